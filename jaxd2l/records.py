@@ -1,0 +1,151 @@
+"""Records: frozen, hashable, printable values that pass through `jit` and can be stored as JSON.
+
+A network and everything it is made of (layers, initialisers) is a record. Two records are equal
+when their fields are, so an equal network that was built twice is traced once. Only types that
+were declared with `record` are ever rebuilt from a file: nothing is imported by name.
+"""
+
+import dataclasses
+import json
+import operator
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+
+T = TypeVar("T")
+
+_types: dict[str, type] = {}
+
+
+def _repr(self: Any) -> str:
+    shown = []
+    for field in dataclasses.fields(self):
+        value = getattr(self, field.name)
+        default = field.default
+        if default is dataclasses.MISSING or value != default:
+            shown.append(f"{field.name}={value!r}")
+    return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass_transform(frozen_default=True)
+def record(cls: type[T]) -> type[T]:
+    """Class decorator: a frozen dataclass, static under `jit`, that `dump` and `load` know.
+
+    Fields may hold None, bool, int, float, str, records, and tuples of these (other hashable
+    values work too, but then the record cannot be written to a file). Normalise and validate in
+    `__post_init__`.
+
+    Raises:
+      ValueError: another class of the same name is registered from another module.
+
+    Example:
+      >>> from jaxd2l.records import dump, load, record
+      >>> @record
+      ... class Point:
+      ...     x: int
+      ...     y: int = 0
+      >>> Point(1)
+      Point(x=1)
+      >>> load(dump(Point(1, 2))) == Point(1, 2)
+      True
+    """
+    if "__repr__" not in cls.__dict__:
+        cls.__repr__ = _repr  # type: ignore[method-assign, assignment]
+    made = dataclasses.dataclass(frozen=True)(cls)
+    known = _types.get(made.__name__)
+    if known is not None and known.__module__ != made.__module__:
+        raise ValueError(
+            f"a record named {made.__name__!r} is already defined in {known.__module__}; "
+            f"choose another class name"
+        )
+    jax.tree_util.register_static(made)
+    _types[made.__name__] = made
+    return made
+
+
+def is_record(value: Any) -> bool:
+    """True for instances (not classes) of types declared with `record`."""
+    return _types.get(type(value).__name__) is type(value)
+
+
+def as_int(value: Any, what: str, minimum: int) -> int:
+    """`value` as a Python int, at least `minimum`.
+
+    Raises:
+      TypeError: not an integer (a bool or a float is not one).
+      ValueError: below `minimum`; the message starts with `what`.
+
+    Example:
+      >>> as_int(3, "stride", 1)
+      3
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"{what} must be an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, got {value!r}") from None
+    if number < minimum:
+        raise ValueError(f"{what} must be at least {minimum}, got {number}")
+    return number
+
+
+def _encode(value: Any, where: str) -> Any:
+    if is_record(value):
+        fields = {f.name: _encode(getattr(value, f.name), f"{where}.{f.name}")
+                  for f in dataclasses.fields(value)}
+        return {"type": type(value).__name__, **fields}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple):
+        return [_encode(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    raise TypeError(
+        f"{where} holds {value!r}, which cannot be written to a file: only None, bool, int, "
+        f"float, str, tuples and records can. Keep such a network in code and pass it to the reader."
+    )
+
+
+def _decode(value: Any, where: str) -> Any:
+    if isinstance(value, list):
+        return tuple(_decode(v, f"{where}[{i}]") for i, v in enumerate(value))
+    if not isinstance(value, dict):
+        return value
+    name = value.get("type")
+    cls = _types.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise ValueError(
+            f"{where}: unknown record type {name!r}; import the module that defines it first"
+        )
+    known = {f.name for f in dataclasses.fields(cls)}
+    unknown = sorted(set(value) - known - {"type"})
+    if unknown:
+        raise ValueError(f"{where}: {name} has no field {unknown[0]!r} (it has {sorted(known)})")
+    fields = {k: _decode(v, f"{where}.{k}") for k, v in value.items() if k != "type"}
+    try:
+        return cls(**fields)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: not a valid {name}: {error}") from error
+
+
+def dump(value: Any) -> str:
+    """A record as a JSON string; `load` gives an equal record back.
+
+    Raises:
+      TypeError: a field holds something that JSON and `load` cannot give back, such as a function.
+    """
+    return json.dumps(_encode(value, type(value).__name__), allow_nan=True)
+
+
+def load(text: str) -> Any:
+    """The record that `dump` wrote.
+
+    Raises:
+      ValueError: not JSON, an unknown record type, a field that does not exist, or values that the
+        record refuses. Nothing but registered records is built.
+    """
+    try:
+        return _decode(json.loads(text), "record")
+    except RecursionError:
+        raise ValueError("record: nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"record: not JSON: {error}") from None
