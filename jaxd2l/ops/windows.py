@@ -110,8 +110,6 @@ def make_windows(
     extras = per_axis(output_padding, rank, "output_padding", minimum=0)
     pads = paddings(padding, kernels, dilations)
     return tuple(
-        Window(
-            kernel=k, stride=s, padding=p, dilation=d, transposed=transposed, output_padding=e
-        )
+        Window(kernel=k, stride=s, padding=p, dilation=d, transposed=transposed, output_padding=e)
         for k, s, p, d, e in zip(kernels, strides, pads, dilations, extras, strict=True)
     )
