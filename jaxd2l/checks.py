@@ -33,9 +33,9 @@ def check_same_shape(a: Any, b: Any, what: str) -> None:
     """Refuse two arrays whose shapes differ: nothing here broadcasts silently.
 
     Example:
-      >>> check_same_shape(jnp.zeros((4, 1)), jnp.zeros((4,)), "squared_loss: predictions and targets")
+      >>> check_same_shape(jnp.zeros((4, 1)), jnp.zeros((4,)), "loss: x and y")
       Traceback (most recent call last):
-      ValueError: squared_loss: predictions and targets must have the same shape, got (4, 1) and (4,)
+      ValueError: loss: x and y must have the same shape, got (4, 1) and (4,)
     """
     if jnp.shape(a) != jnp.shape(b):
         raise ValueError(

@@ -92,8 +92,10 @@ def as_int(value: Any, what: str, minimum: int) -> int:
 
 def _encode(value: Any, where: str) -> Any:
     if is_record(value):
-        fields = {f.name: _encode(getattr(value, f.name), f"{where}.{f.name}")
-                  for f in dataclasses.fields(value)}
+        fields = {
+            f.name: _encode(getattr(value, f.name), f"{where}.{f.name}")
+            for f in dataclasses.fields(value)
+        }
         return {"type": type(value).__name__, **fields}
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -101,7 +103,7 @@ def _encode(value: Any, where: str) -> Any:
         return [_encode(v, f"{where}[{i}]") for i, v in enumerate(value)]
     raise TypeError(
         f"{where} holds {value!r}, which cannot be written to a file: only None, bool, int, "
-        f"float, str, tuples and records can. Keep such a network in code and pass it to the reader."
+        f"float, str, tuples and records can. Keep such a network in code."
     )
 
 

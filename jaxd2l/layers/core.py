@@ -1,0 +1,191 @@
+"""What a layer is: a record of geometry that declares its arrays and says how it acts on a batch.
+
+A layer owns no arrays. It answers five questions about an input shape without a batch axis
+(`output_shape`, `parameters`, `statistics`, `windows`, `macs`) and acts on a batch in `apply`.
+Everything else (initialising, running, measuring, storing) is a function of these answers.
+"""
+
+import dataclasses
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import jax
+import numpy as np
+
+from jaxd2l.geometry import Window
+
+Array = jax.Array
+Shape = tuple[int, ...]
+Params = dict[str, Any]
+State = dict[str, Any]
+Initializer = Callable[..., Array]
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+
+
+def check_name(name: Any, owner: str) -> None:
+    """Refuse a name that cannot be one part of a path such as `stage1/conv1/kernel`.
+
+    Example:
+      >>> check_name("a/b", "Dense")
+      Traceback (most recent call last):
+      ValueError: Dense: the name 'a/b' must be letters, digits and '_', '.', '-' (no '/')
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"{owner}: the name must be a string, got {name!r}")
+    if not _NAME.fullmatch(name):
+        raise ValueError(
+            f"{owner}: the name {name!r} must be letters, digits and '_', '.', '-' (no '/')"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One declared array: its shape, the initialiser that fills it, and its (fan in, fan out).
+
+    `fan` is only needed where the layout does not give it: a kernel is `(..., in, out)`.
+    """
+
+    shape: Shape
+    initializer: Initializer
+    fan: tuple[int, int] | None = None
+
+    def draw(self, key: Array, dtype: Any) -> Array:
+        """The array, drawn with `key`."""
+        return self.initializer(key, self.shape, dtype, self.fan)
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a layer may know of the call it is part of.
+
+    Attributes:
+      train: whether this is a training pass (a Python bool).
+      path: names from the root to here; inside a repetition also its (traced) number.
+      examples: (n,) index of each example in the global batch; random masks depend on it.
+      mask: (n,) bool, False where an example only pads the batch; None when all are real.
+      root: the parameters of the whole network, in which tied layers look theirs up.
+    """
+
+    train: bool
+    run_key: Array | None
+    examples: Array | None = None
+    mask: Array | None = None
+    root: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    path: tuple[Any, ...] = ()
+
+    def enter(self, part: Any) -> "Context":
+        """The same call, one name (or repetition number) further down."""
+        return dataclasses.replace(self, path=(*self.path, part))
+
+    @property
+    def key(self) -> Array:
+        """This layer's own key: the caller's, folded with every name on the path.
+
+        Raises:
+          ValueError: the caller gave no key; the message names the layer.
+        """
+        if self.run_key is None:
+            raise ValueError(
+                f"layer {path_text(self.path)!r} is random when train=True: pass key=... to apply"
+            )
+        return fold_path(self.run_key, self.path)
+
+
+def path_text(path: tuple[Any, ...]) -> str:
+    """A path for people, `stage1/conv1`; the number of a repetition is left out."""
+    return "/".join(part for part in path if isinstance(part, str))
+
+
+def fold_path(key: Array, path: tuple[Any, ...]) -> Array:
+    """`key` folded with each part of the path: crc32 of a name, a number as it is.
+
+    Names and not positions, so inserting a layer does not re-seed its neighbours.
+
+    Example:
+      >>> key = jax.random.key(0)
+      >>> bool((fold_path(key, ("a", "b")) == fold_path(fold_path(key, ("a",)), ("b",))).all())
+      True
+    """
+    for part in path:
+        data = np.uint32(zlib.crc32(part.encode())) if isinstance(part, str) else part
+        key = jax.random.fold_in(key, data)
+    return key
+
+
+class Layer:
+    """Base of all layers. Subclass it, decorate with `@record`, and override what differs.
+
+    The defaults describe a layer without arrays that keeps the shape and does not cost anything;
+    only `apply` must be written. A layer that has parameters, statistics or randomness needs a
+    `name` field.
+
+    Example:
+      >>> from jaxd2l import records, layers, init, apply
+      >>> from jaxd2l.ops import initializers
+      >>> @records.record
+      ... class Affine(layers.Layer):
+      ...     '''y = scale * x + shift, per feature.'''
+      ...     name: str
+      ...     def parameters(self, input_shape):
+      ...         features = input_shape[-1:]
+      ...         return {"scale": layers.Parameter(features, initializers.Constant(2.0)),
+      ...                 "shift": layers.Parameter(features, initializers.Constant(1.0))}
+      ...     def apply(self, params, state, x, context):
+      ...         return x * params["scale"] + params["shift"], state
+      ...     def windows(self, input_shape):
+      ...         return ()  # each output sees only its own position
+      >>> net = layers.Serial([Affine("affine"), layers.Dense("head", 2)])
+      >>> params, state = init(net, jax.random.key(0), (3,))
+      >>> jax.tree.map(jnp.shape, params)
+      {'affine': {'scale': (3,), 'shift': (3,)}, 'head': {'bias': (2,), 'kernel': (3, 2)}}
+    """
+
+    if TYPE_CHECKING:
+        name: Any  #: one part of the path, or None
+    #: What a row of the summary calls a layer without a name.
+    label: ClassVar[Any] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not hasattr(cls, "name") and not any(
+            "name" in vars(c).get("__annotations__", {}) for c in cls.__mro__
+        ):
+            cls.name = None  # a class without the field stands for layers without a name
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        """Shape of one output, without the batch axis. Raise ValueError for unfit input."""
+        return input_shape
+
+    def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
+        """The trained arrays, by leaf name: kernel, bias, scale, embedding."""
+        return {}
+
+    def statistics(self, input_shape: Shape) -> dict[str, Parameter]:
+        """The running statistics, by leaf name: mean, var."""
+        return {}
+
+    def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
+        """One window per spatial axis; () when every output sees only its own position; None when
+        every output sees the whole input. The default is the safe one: the whole input.
+        """
+        return None
+
+    def macs(self, input_shape: Shape) -> int:
+        """Multiply-accumulates of one example (1 MAC = 2 FLOPs); only products with parameters."""
+        return 0
+
+    def init(self, key: Array, input_shape: Shape, dtype: Any) -> tuple[Params, State]:
+        """Draw the declared arrays, each with a key folded with its leaf name."""
+        declared = self.parameters(input_shape), self.statistics(input_shape)
+        params, state = (
+            {name: p.draw(fold_path(key, (name,)), dtype) for name, p in part.items()}
+            for part in declared
+        )
+        return params, state
+
+    def apply(self, params: Params, state: State, x: Array, context: Context) -> tuple[Any, State]:
+        """Act on a batch x (n, *input_shape); return the output and the new statistics."""
+        raise NotImplementedError(f"{type(self).__name__} must define apply")

@@ -1,0 +1,215 @@
+"""Pooling layers: no parameters, the number of channels stays."""
+
+from typing import Any, ClassVar
+
+from jaxd2l.geometry import Window
+from jaxd2l.layers.conv import normalise, spatial_sizes
+from jaxd2l.layers.core import Array, Context, Layer, Params, Shape, State
+from jaxd2l.ops import pool
+from jaxd2l.ops.windows import make_windows
+from jaxd2l.records import as_int, record
+
+
+def _check(owner: Any) -> None:
+    if owner.stride is None:
+        object.__setattr__(owner, "stride", owner.kernel)
+    normalise(owner, type(owner).__name__)
+
+
+def _windows(owner: Any) -> tuple[Window, ...]:
+    return make_windows(len(owner.kernel), owner.kernel, owner.stride, owner.padding)
+
+
+def _output_shape(owner: Any, input_shape: Shape) -> Shape:
+    name = type(owner).__name__
+    sizes = spatial_sizes(_windows(owner), input_shape, name, ceil_mode=owner.ceil_mode)
+    return (*sizes, input_shape[-1])
+
+
+@record
+class MaxPool(Layer):
+    """The largest value in each window; stride defaults to the window.
+
+    An int kernel is square, in two dimensions; write (2,) for one dimension. `ceil_mode` rounds
+    the size up, and drops a window that would start beyond the input and its left padding.
+
+    Source: D2L 7.5.
+
+    Example:
+      >>> MaxPool(2).output_shape((28, 28, 6))
+      (14, 14, 6)
+    """
+
+    label: ClassVar[str] = "max_pool"
+    kernel: Any
+    stride: Any = None
+    padding: Any = 0
+    ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
+        return _windows(self)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _output_shape(self, input_shape)
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        y = pool.max_pool(
+            x, self.kernel, stride=self.stride, padding=self.padding, ceil_mode=self.ceil_mode
+        )
+        return y, state
+
+
+@record
+class MinPool(Layer):
+    """The smallest value in each window: -max_pool(-x).
+
+    Example:
+      >>> MinPool(2).output_shape((4, 4, 1))
+      (2, 2, 1)
+    """
+
+    label: ClassVar[str] = "min_pool"
+    kernel: Any
+    stride: Any = None
+    padding: Any = 0
+    ceil_mode: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
+        return _windows(self)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _output_shape(self, input_shape)
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        y = pool.min_pool(
+            x, self.kernel, stride=self.stride, padding=self.padding, ceil_mode=self.ceil_mode
+        )
+        return y, state
+
+
+@record
+class AvgPool(Layer):
+    """The mean of each window; with `count_include_pad=False` padding does not count.
+
+    Example:
+      >>> AvgPool(3, stride=2, padding=1).output_shape((8, 8, 4))
+      (4, 4, 4)
+    """
+
+    label: ClassVar[str] = "avg_pool"
+    kernel: Any
+    stride: Any = None
+    padding: Any = 0
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
+        return _windows(self)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _output_shape(self, input_shape)
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        y = pool.avg_pool(
+            x,
+            self.kernel,
+            stride=self.stride,
+            padding=self.padding,
+            ceil_mode=self.ceil_mode,
+            count_include_pad=self.count_include_pad,
+        )
+        return y, state
+
+
+def _global_shape(owner: Layer, input_shape: Shape) -> Shape:
+    if len(input_shape) < 2:
+        raise ValueError(
+            f"{type(owner).__name__} needs an input (*spatial, c) with a spatial axis, "
+            f"got {input_shape}"
+        )
+    return input_shape[-1:]
+
+
+@record
+class GlobalAvgPool(Layer):
+    """The mean over all positions: (n, *spatial, c) -> (n, c).
+
+    Example:
+      >>> GlobalAvgPool().output_shape((7, 7, 512))
+      (512,)
+    """
+
+    label: ClassVar[str] = "global_avg_pool"
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _global_shape(self, input_shape)
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        return pool.global_avg_pool(x), state
+
+
+@record
+class GlobalMaxPool(Layer):
+    """The largest value over all positions; over time it is the 1-max pooling of TextCNN.
+
+    Example:
+      >>> GlobalMaxPool().output_shape((35, 100))
+      (100,)
+    """
+
+    label: ClassVar[str] = "global_max_pool"
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _global_shape(self, input_shape)
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        return pool.global_max_pool(x), state
+
+
+@record
+class KMaxPool(Layer):
+    """The k largest values over time, in the order in which they occur: (n, t, c) -> (n, k, c).
+
+    Source: Kalchbrenner et al. 2014.
+
+    Example:
+      >>> KMaxPool(3).output_shape((35, 100))
+      (3, 100)
+    """
+
+    label: ClassVar[str] = "k_max_pool"
+    k: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "k", as_int(self.k, "KMaxPool: k", 1))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 2 or input_shape[0] < self.k:
+            raise ValueError(
+                f"KMaxPool needs an input (t, c) with t >= k={self.k}, got {input_shape}"
+            )
+        return (self.k, input_shape[1])
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        return pool.k_max_pool(x, self.k), state
