@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxd2l.data.dataset import Dataset
-from jaxd2l.records import as_int
+from jaxd2l.geometry import as_int, iterations_per_epoch
 
 
 class Batch(NamedTuple):
@@ -45,8 +45,9 @@ class Batches:
     Every batch has the same shape, so that nothing is compiled twice. The short last batch is
     filled up with examples from the start of the same epoch, marked False in `mask` (real ones,
     so that no layer sees values that do not occur), or left out with `drop_last=True`. What
-    comes is a function of (seed, epoch, step): `epoch(e, start=s)` continues at step `s`. The arrays are fresh copies: on a CPU, JAX keeps using the memory of a NumPy array that
-    it was given, so a loader must never fill a buffer twice.
+    comes is a function of (seed, epoch, step): `epoch(e, start=s)` continues at step `s`. The
+    arrays are fresh copies: on a CPU, JAX keeps using the memory of a NumPy array that it was
+    given, so a loader must never fill a buffer twice.
 
     Raises:
       ValueError: a batch size below 1, a negative seed, or `drop_last` with fewer examples than
@@ -87,8 +88,7 @@ class Batches:
 
     def __len__(self) -> int:
         """The number of batches (iterations, steps) in an epoch."""
-        n, b = len(self.dataset), self.batch_size
-        return n // b if self.drop_last else -(-n // b)
+        return iterations_per_epoch(len(self.dataset), self.batch_size, self.drop_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, from step `start` on.

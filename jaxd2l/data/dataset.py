@@ -6,10 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxd2l.records import as_int
 
-
-def _first_outside(labels: np.ndarray, count: int) -> int | None:
+def first_outside(labels: np.ndarray, count: int) -> int | None:
     """Position of the first label outside [0, count), or None."""
     if labels.size == 0 or (labels.min() >= 0 and labels.max() < count):
         return None
@@ -98,7 +96,7 @@ class Dataset:
                     f"Dataset: integer targets are labels of shape (n,), got {targets.shape}"
                 )
             count = 2**31 if self.classes is None else len(self.classes)
-            bad = _first_outside(targets, count)
+            bad = first_outside(targets, count)
             if bad is not None:
                 wanted = "0 or more" if self.classes is None else f"in [0, {count})"
                 raise ValueError(
@@ -147,14 +145,14 @@ class Dataset:
                 f"Dataset.take: indices must be a list of integers, got {index.dtype} "
                 f"of shape {index.shape}"
             )
-        bad = _first_outside(index, len(self))
+        bad = first_outside(index, len(self))
         if bad is not None:
             raise ValueError(f"Dataset.take: index {index[bad]} is outside [0, {len(self)})")
         return Dataset(self.inputs[index], self.targets[index], self.classes)
 
 
 class Parts(NamedTuple):
-    """The training and the test part of a data set; None where a part is not there."""
+    """The part of a data set to train on, and the part to test on."""
 
-    train: Dataset | None
-    test: Dataset | None
+    train: Dataset
+    test: Dataset

@@ -3,19 +3,29 @@
 import numpy as np
 
 from jaxd2l.data.dataset import Dataset
-from jaxd2l.records import as_int
+from jaxd2l.geometry import as_int
 
 
 def _interpolation(source: int, target: int) -> np.ndarray:
-    """The (target, source) matrix of linear interpolation between pixel centres."""
-    place = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
-    return np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(source)[None, :]))
+    """The (target, source) matrix of cubic interpolation (Catmull-Rom) between pixel centres."""
+    place = (np.arange(target) + 0.5) * source / target - 0.5
+    matrix = np.zeros((target, source))
+    for offset in range(-1, 3):
+        pixel = np.floor(place).astype(int) + offset
+        d = np.abs(place - pixel)
+        near = 1.5 * d**3 - 2.5 * d**2 + 1
+        far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+        inside = np.clip(pixel, 0, source - 1)  # the edge goes on beyond the image
+        np.add.at(matrix, (np.arange(target), inside), np.where(d < 1, near, far))
+    return matrix
 
 
 def load_digits(size: int = 28) -> Dataset:
     """The 1797 handwritten digits of scikit-learn, enlarged from 8x8 to `size` x `size`.
 
     As in MNIST the digit fills 20/28 of the side, with an empty border, and values lie in [0, 1].
+    The digits come writer by writer: those at the end are by other hands than those before, and a
+    network that never saw them does 4 to 5 % worse there than on a random choice.
 
     Shapes:
       inputs: (1797, size, size, 1) float32; targets: (1797,) int32 in [0, 10).
@@ -36,7 +46,7 @@ def load_digits(size: int = 28) -> Dataset:
     source = bundled()
     inner = max(8, round(side * 20 / 28))
     matrix = _interpolation(8, inner)
-    images = matrix @ (source.images / 16.0) @ matrix.T  # (n, inner, inner)
+    images = np.clip(matrix @ (source.images / 16.0) @ matrix.T, 0.0, 1.0)  # (n, inner, inner)
     low = (side - inner) // 2
     high = side - inner - low
     images = np.pad(images, ((0, 0), (low, high), (low, high)))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxd2l.data.dataset import Dataset, Parts
-from jaxd2l.records import as_int
+from jaxd2l.geometry import as_int
 
 
 def _order(n: int, seed: int | None, what: str) -> np.ndarray:

@@ -1,0 +1,82 @@
+"""One entry for every source of labelled images: nothing named, IDX files, or folders of images."""
+
+import os
+from pathlib import Path
+
+from jaxd2l.data.dataset import Dataset, Parts
+from jaxd2l.data.digits import load_digits
+from jaxd2l.data.idx import has_idx_files, load_idx_folder
+from jaxd2l.data.images import class_folders, load_image_folder
+from jaxd2l.data.splits import hold_out_last, train_test_split
+
+_TEST_NAMES = ("test", "val", "valid", "validation")
+
+
+def _counted(dataset: Dataset, hold_out: int | None) -> int:
+    return max(1, len(dataset) // 5) if hold_out is None else hold_out
+
+
+def _check_none_held_out(hold_out: int | None, where: str) -> None:
+    if hold_out is not None:
+        raise ValueError(f"{where} has a test part of its own; hold_out is for data that has none")
+
+
+def _load_images(
+    root: Path, size: tuple[int, int] | None, channels: int | None, hold_out: int | None
+) -> Parts:
+    inside = {path.name: path for path in class_folders(root)}
+    tests = [name for name in _TEST_NAMES if name in inside]
+    if "train" in inside and tests and class_folders(inside["train"]):
+        _check_none_held_out(hold_out, str(root))
+        train = load_image_folder(inside["train"], size, channels)
+        shape = train.inputs.shape[1:]
+        test = load_image_folder(
+            inside[tests[0]], size or (shape[0], shape[1]), shape[2], train.classes
+        )
+        return Parts(train, test)
+    images = load_image_folder(root, size, channels)
+    return train_test_split(images, _counted(images, hold_out))
+
+
+def load(
+    path: str | os.PathLike[str] | None = None,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    hold_out: int | None = None,
+) -> Parts:
+    """Labelled images to train on and to test on.
+
+    - None: the bundled digits, 28x28 unless `size` says otherwise.
+    - A folder of IDX files (MNIST, Fashion-MNIST, gzipped or not).
+    - A folder of images with a sub-folder for each class, or with the folders `train` and `test`
+      (or `val`) that have one each; `size` = (h, w) and `channels` as in `load_image_folder`.
+
+    Where the source has a test part, that is used. Elsewhere `hold_out` examples (a fifth, if
+    None) are held out: the last ones of IDX files, a fixed random choice of images and digits.
+
+    Raises:
+      ValueError: nothing of this at `path`, or what the readers refuse.
+      ImportError: the extra package that this source needs is not installed.
+    """
+    if path is None:
+        if channels not in (None, 1) or (size is not None and size[0] != size[1]):
+            raise ValueError("load: the bundled digits are square and have 1 channel")
+        digits = load_digits() if size is None else load_digits(size[0])
+        return train_test_split(digits, _counted(digits, hold_out))
+    root = Path(path)
+    if root.is_dir() and has_idx_files(root):
+        if size is not None or channels is not None:
+            raise ValueError(f"load: {root} holds IDX files, which are taken at their own size")
+        parts = load_idx_folder(root)
+        if len(parts) == 2:
+            _check_none_held_out(hold_out, str(root))
+            return Parts(**parts)
+        (only,) = parts.values()
+        return hold_out_last(only, _counted(only, hold_out))
+    if root.is_dir() and class_folders(root):
+        return _load_images(root, size, channels, hold_out)
+    raise ValueError(
+        f"load: no data at {root}: looked for a folder with IDX files (train-images-idx3-ubyte or "
+        f"t10k-images-idx3-ubyte, with labels, plain or .gz), or a folder with a sub-folder of "
+        f"images for each class"
+    )
