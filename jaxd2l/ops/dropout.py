@@ -29,6 +29,11 @@ def _check_rate(rate: float, where: str) -> float:
 def _example_keys(key: Array, examples: Array) -> Array:
     # Other generators (rbg) do not keep their promises under vmap: their key seeds a threefry key.
     words = jax.random.key_data(key)
+    if words.ndim != 1:
+        raise ValueError(
+            f"dropout_mask: key must be one PRNG key, got an array of them, shape "
+            f"{words.shape[:-1]}; use jax.vmap"
+        )
     base = jax.random.wrap_key_data(words[:2], impl="threefry2x32")
     for i in range(2, words.shape[0]):
         base = jax.random.fold_in(base, words[i])
@@ -48,7 +53,8 @@ def dropout_mask(
 
     Raises:
       TypeError: rate is not a Python number, or examples are not integers.
-      ValueError: rate is not in [0, 1], shape has no batch axis, or examples is not (n,).
+      ValueError: rate is not in [0, 1], shape has no batch axis, examples is not (n,), or key is
+        not a single one.
 
     Example:
       >>> key = jax.random.key(0)

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxd2l.checks import check_floating, check_integer, check_same_shape
+from jaxd2l.ops.activations import softplus
+from jaxd2l.ops.softmax import log_softmax
 
 Array = jax.Array
 
@@ -25,7 +27,16 @@ def _check_pair(a: Any, b: Any, where: str, names: tuple[str, str]) -> None:
     check_same_shape(a, b, f"{where}: {names[0]} and {names[1]}")
 
 
-def _check_classes(scores: Any, labels: Any, where: str, name: str) -> None:
+def check_classes(scores: Any, labels: Any, where: str, name: str) -> None:
+    """Refuse integer `labels` (...) that do not go with `scores` (..., c), one row a label.
+
+    Example:
+      >>> check_classes(jnp.zeros((4, 10)), jnp.zeros((4, 1), int), "accuracy", "logits")
+      Traceback (most recent call last):
+      ValueError: accuracy: labels must have the shape of logits without its last axis (the
+      classes); got labels (4, 1) for logits (4, 10)
+    """
+    check_floating(scores, f"{where}: {name}")
     check_integer(labels, f"{where}: labels")
     shape, wanted = tuple(jnp.shape(labels)), tuple(jnp.shape(scores))
     if not wanted or shape != wanted[:-1]:
@@ -93,8 +104,7 @@ def pick(values: Array, labels: Array) -> Array:
       >>> pick(jnp.array([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]]), jnp.array([0, 2]))
       Array([0.1, 0.5], dtype=float32)
     """
-    check_floating(values, "pick: values")
-    _check_classes(values, labels, "pick", "values")
+    check_classes(values, labels, "pick", "values")
     values, labels = jnp.asarray(values), jnp.asarray(labels)
     if labels.dtype.itemsize < 4:
         labels = labels.astype(jnp.int32)
@@ -151,6 +161,7 @@ def gaussian_negative_log_likelihood(mean: Array, target: Array, variance: Array
     _check_pair(mean, target, where, ("mean", "target"))
     if jnp.ndim(variance):
         _check_pair(mean, variance, where, ("mean", "variance"))
+    variance = float(variance) if isinstance(variance, numbers.Real) else variance
     squared_error = jnp.square(target - mean)
     return (math.log(2 * math.pi) + jnp.log(variance) + squared_error / variance) / 2
 
@@ -177,9 +188,8 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> Array:
       >>> softmax_cross_entropy(jnp.zeros((1, 10)), jnp.array([3]))
       Array([2.3025851], dtype=float32)
     """
-    check_floating(logits, "softmax_cross_entropy: logits")
-    _check_classes(logits, labels, "softmax_cross_entropy", "logits")
-    return -pick(jax.nn.log_softmax(logits, axis=-1), labels)
+    check_classes(logits, labels, "softmax_cross_entropy", "logits")
+    return -pick(log_softmax(logits, axis=-1), labels)
 
 
 def softmax_cross_entropy_with_probabilities(logits: Array, target_probabilities: Array) -> Array:
@@ -204,7 +214,7 @@ def softmax_cross_entropy_with_probabilities(logits: Array, target_probabilities
         "softmax_cross_entropy_with_probabilities",
         ("logits", "target_probabilities"),
     )
-    log_q = jax.nn.log_softmax(logits, axis=-1)
+    log_q = log_softmax(logits, axis=-1)
     return -jnp.sum(_times_log(target_probabilities, log_q), axis=-1)
 
 
@@ -226,8 +236,7 @@ def cross_entropy(probabilities: Array, labels: Array) -> Array:
       >>> cross_entropy(jnp.array([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]]), jnp.array([0, 2]))
       Array([2.3025851, 0.6931472], dtype=float32)
     """
-    check_floating(probabilities, "cross_entropy: probabilities")
-    _check_classes(probabilities, labels, "cross_entropy", "probabilities")
+    check_classes(probabilities, labels, "cross_entropy", "probabilities")
     return -jnp.log(pick(probabilities, labels))
 
 
@@ -249,8 +258,7 @@ def clipped_cross_entropy(probabilities: Array, labels: Array) -> Array:
       >>> clipped_cross_entropy(jnp.array([[0.0, 1.0]]), jnp.array([0]))
       Array([11.512925], dtype=float32)
     """
-    check_floating(probabilities, "clipped_cross_entropy: probabilities")
-    _check_classes(probabilities, labels, "clipped_cross_entropy", "probabilities")
+    check_classes(probabilities, labels, "clipped_cross_entropy", "probabilities")
     return -jnp.log(pick(probabilities, labels) + 1e-5)
 
 
@@ -275,7 +283,7 @@ def sigmoid_cross_entropy(logits: Array, targets: Array) -> Array:
       Array([  0.6931472, 100.       ], dtype=float32)
     """
     _check_pair(logits, targets, "sigmoid_cross_entropy", ("logits", "targets"))
-    return (1 - targets) * jax.nn.softplus(logits) + targets * jax.nn.softplus(-logits)
+    return (1 - targets) * softplus(logits) + targets * softplus(-logits)
 
 
 # --- distributions --------------------------------------------------------------------------------
@@ -337,8 +345,8 @@ def kl_divergence_with_logits(p_logits: Array, q_logits: Array) -> Array:
       Array(0.6931472, dtype=float32)
     """
     _check_pair(p_logits, q_logits, "kl_divergence_with_logits", ("p_logits", "q_logits"))
-    log_p = jax.nn.log_softmax(p_logits, axis=-1)
-    log_q = jax.nn.log_softmax(q_logits, axis=-1)
+    log_p = log_softmax(p_logits, axis=-1)
+    log_q = log_softmax(q_logits, axis=-1)
     p = jnp.exp(log_p)
     return jnp.sum(_times_log(p, log_p) - _times_log(p, log_q), axis=-1)
 
@@ -373,11 +381,15 @@ def distillation_loss(
     """
     names = ("student_logits", "teacher_logits")
     _check_pair(student_logits, teacher_logits, "distillation_loss", names)
-    _check_classes(student_logits, labels, "distillation_loss", "student_logits")
-    if isinstance(temperature, numbers.Real) and not temperature > 0:
-        raise ValueError(f"distillation_loss: temperature must be positive, got {temperature}")
-    if isinstance(weight, numbers.Real) and not 0 <= weight <= 1:
-        raise ValueError(f"distillation_loss: weight must be in [0, 1], got {weight}")
+    check_classes(student_logits, labels, "distillation_loss", "student_logits")
+    if isinstance(temperature, numbers.Real):
+        temperature = float(temperature)  # a NumPy scalar would not be weakly typed
+        if not temperature > 0:
+            raise ValueError(f"distillation_loss: temperature must be positive, got {temperature}")
+    if isinstance(weight, numbers.Real):
+        weight = float(weight)
+        if not 0 <= weight <= 1:
+            raise ValueError(f"distillation_loss: weight must be in [0, 1], got {weight}")
     soft = kl_divergence_with_logits(teacher_logits / temperature, student_logits / temperature)
     hard = softmax_cross_entropy(student_logits, labels)
     return weight * temperature**2 * soft + (1 - weight) * hard

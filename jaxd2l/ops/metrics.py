@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxd2l.checks import check_floating, check_integer, check_same_shape
-from jaxd2l.ops.losses import masked_mean
+from jaxd2l.ops.losses import check_classes, masked_mean
 
 Array = jax.Array
 
@@ -36,14 +36,7 @@ def correct(logits: Array, labels: Array) -> Array:
       >>> correct(jnp.array([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]]), jnp.array([0, 2]))
       Array([False,  True], dtype=bool)
     """
-    check_floating(logits, "correct: logits")
-    check_integer(labels, "correct: labels")
-    wanted, shape = tuple(jnp.shape(logits)), tuple(jnp.shape(labels))
-    if not wanted or shape != wanted[:-1]:
-        raise ValueError(
-            f"correct: labels must have the shape of logits without its last axis (the classes); "
-            f"got labels {shape} for logits {wanted}"
-        )
+    check_classes(logits, labels, "correct", "logits")
     index = jnp.argmax(logits, axis=-1)
     labels = jnp.asarray(labels)
     if labels.dtype.itemsize < index.dtype.itemsize:
