@@ -10,6 +10,8 @@ import hypothesis
 import jax
 import pytest
 
+collect_ignore = ["golden"]  # scripts that need torch; their results are stored beside them
+
 hypothesis.settings.register_profile(
     "jaxd2l", deadline=None, derandomize=True, max_examples=30, database=None
 )
