@@ -102,7 +102,7 @@ class Window:
                 f"output_padding belongs to a transposed window, got {self.output_padding} "
                 f"on an ordinary one; pad with padding=(low, high)"
             )
-        if self.output_padding >= limit and self.transposed and self.output_padding:
+        if self.output_padding >= limit:
             raise ValueError(
                 f"output_padding must be below max(stride, dilation) = {limit}, "
                 f"got {self.output_padding}"
@@ -126,14 +126,15 @@ class Window:
     def output_size(self, size: int, ceil_mode: bool = False) -> int:
         """The output size on an input of `size`, with k the effective kernel and p = low + high.
 
-        Ordinary: floor((size + p - k)/stride) + 1; with `ceil_mode` ceil instead of floor, less
-        one if the last window would start in the high padding (Caffe's clip, and PyTorch's).
+        Ordinary: floor((size + p - k)/stride) + 1; with `ceil_mode` ceil instead of floor, unless
+        the window so added would start in the high padding (Caffe's clip, and PyTorch's).
         Transposed: (size - 1)*stride - p + k + output_padding.
 
         Raises:
           TypeError: `size` is not an integer.
-          ValueError: the kernel is larger than the padded input, nothing would be left of a
-            transposed output, or `ceil_mode` with a transposed window.
+          ValueError: the kernel is larger than the padded input (with `ceil_mode`, by a stride or
+            more: the last window may hang over), nothing would be left of a transposed output,
+            or `ceil_mode` with a transposed window.
 
         Example:
           >>> Window(3, 2).output_size(8), Window(3, 2).output_size(8, ceil_mode=True)
@@ -153,10 +154,10 @@ class Window:
                 )
             return out
         room = n + low + high - k
-        out = (-(-room // s) if ceil_mode else room // s) + 1
-        if ceil_mode and (out - 1) * s >= n + low:
-            out -= 1
-        if out < 1 or (room < 0 and not ceil_mode):
+        out = room // s + 1
+        if ceil_mode and room % s and out * s < n + low:
+            out += 1
+        if out < 1:
             dilated = "" if self.dilation == 1 else f" ({self.kernel} dilated by {self.dilation})"
             raise ValueError(
                 f"kernel {k}{dilated} is larger than the padded input "
@@ -218,7 +219,7 @@ def pool_output_size(
     """The output size of pooling; `stride` is the kernel unless given.
 
     By default floor, as in PyTorch, TensorFlow and D2L. `ceil_mode=True` is Caffe's rounding with
-    its clip: the last window must start inside the input or the low padding.
+    its clip: the window it adds must start inside the input or the low padding.
 
     Raises:
       TypeError, ValueError: as `Window` and `Window.output_size`.
@@ -580,6 +581,53 @@ def conv_macs(
     return Operations(outputs * products, outputs * (products - (not bias)))
 
 
+def conv_transpose_macs(
+    input_size: PerAxis,
+    kernel: PerAxis,
+    in_channels: int,
+    out_channels: int,
+    stride: PerAxis = 1,
+    padding: Any = 0,
+    dilation: PerAxis = 1,
+    output_padding: PerAxis = 0,
+    groups: int = 1,
+    bias: bool = True,
+) -> Operations:
+    """Multiplications and additions of a transposed convolution.
+
+    Counted are the products of an input with a tap that land in the output; those that the padding
+    crops are not. Uncropped there are C_in*C_out/g * prod(input sizes) * prod(kernel). An output
+    summed from m products takes m-1 additions, and one more for the bias; an output that no tap
+    reaches is the bias itself.
+
+    Raises:
+      TypeError, ValueError: as `conv_macs`.
+
+    Example:
+      >>> conv_transpose_macs((7, 7), (4, 4), 2, 3, stride=2)
+      Operations(multiplications=4704, additions=4704)
+    """
+    axes = _axes(input_size)
+    sizes = _each(input_size, axes, "input_size", 1)
+    extras = _each(output_padding, axes, "output_padding", 0)
+    one_axis = not isinstance(input_size, Sequence)
+    plain = _windows(axes, kernel, stride, padding, dilation, one_axis)
+    c_in, c_out, g = _groups(in_channels, out_channels, groups)
+    products, reached = 1, 1
+    for w, n, extra in zip(plain, sizes, extras, strict=True):
+        window = Window(w.kernel, w.stride, w.padding, w.dilation, True, extra)
+        met = [_count(_reads(window, i), n) for i in range(window.output_size(n))]
+        products *= sum(met)
+        reached *= sum(m > 0 for m in met)
+    multiplications = c_in // g * c_out * products
+    return Operations(multiplications, multiplications - (0 if bias else c_out * reached))
+
+
+def _count(units: range, size: int) -> int:
+    """How many of `units` lie in [0, size)."""
+    return sum(0 <= unit < size for unit in units)
+
+
 def pool_cost(
     input_size: PerAxis,
     kernel: PerAxis,
@@ -655,3 +703,156 @@ def iterations_per_epoch(examples: int, batch_size: int, drop_last: bool = False
     """
     n, b = as_int(examples, "examples", 0), as_int(batch_size, "batch_size", 1)
     return n // b if drop_last else -(-n // b)
+
+
+def last_batch_size(examples: int, batch_size: int, drop_last: bool = False) -> int:
+    """Examples in the last batch of a pass; 0 if there is no batch.
+
+    Example:
+      >>> last_batch_size(2000, 500), last_batch_size(2001, 500)
+      (500, 1)
+    """
+    batches = iterations_per_epoch(examples, batch_size, drop_last)
+    if not batches:
+        return 0
+    n, b = operator.index(examples), operator.index(batch_size)
+    return b if drop_last else n - (batches - 1) * b
+
+
+# What cheaper convolutions save, as exact ratios cheap/full
+
+
+def kernel_stack_ratio(
+    kernels: Sequence[int], axes: int = 2, channels: int = 1, bias: bool = False
+) -> Fraction:
+    """Parameters of a stack of stride-1 convolutions over those of one with the same field.
+
+    The one kernel is 1 + sum(k - 1). Input and output have `channels` everywhere; without bias
+    their number cancels out.
+
+    Raises:
+      ValueError: no kernels.
+    Source: Simonyan & Zisserman, 2015, arXiv:1409.1556, section 2.3.
+
+    Example:
+      >>> kernel_stack_ratio([3, 3]), kernel_stack_ratio([3, 3, 3])
+      (Fraction(18, 25), Fraction(27, 49))
+    """
+    if not kernels:
+        raise ValueError("kernels must hold at least one kernel size, got none")
+    rank = as_int(axes, "axes", 1)
+    whole = receptive_field(Window(k) for k in kernels).size
+    stack = sum(conv_parameters((k,) * rank, channels, channels, bias=bias) for k in kernels)
+    return Fraction(stack, conv_parameters((whole,) * rank, channels, channels, bias=bias))
+
+
+def depthwise_separable_ratio(kernel: PerAxis, out_channels: int) -> Fraction:
+    """Multiplications of a depthwise plus a 1x1 convolution over the full one's: 1/C_out + 1/k^2.
+
+    k^2 stands for prod(kernel); stride 1 and an output of the input's size. A convolution in g
+    groups alone costs 1/g.
+
+    Source: Howard et al., 2017, arXiv:1704.04861, section 3.1.
+
+    Example:
+      >>> depthwise_separable_ratio((3, 3), 256)
+      Fraction(265, 2304)
+    """
+    taps = math.prod(_each(kernel, _axes(kernel), "kernel", 1))
+    return Fraction(1, as_int(out_channels, "out_channels", 1)) + Fraction(1, taps)
+
+
+def factorised_ratio(kernel: int, axes: int = 2) -> Fraction:
+    """One convolution along each axis (1 x k, then k x 1) over one k x k: axes*k / k^axes.
+
+    Source: Szegedy et al., 2016, arXiv:1512.00567, section 3.2.
+
+    Example:
+      >>> factorised_ratio(7)
+      Fraction(2, 7)
+    """
+    k, rank = as_int(kernel, "kernel", 1), as_int(axes, "axes", 1)
+    return Fraction(rank * k, k**rank)
+
+
+def bottleneck_ratio(
+    kernel: PerAxis, in_channels: int, middle_channels: int, out_channels: int
+) -> Fraction:
+    """Multiplications of a 1x1 convolution down to `middle_channels`, then `kernel`, over direct.
+
+    (C_in*C_mid + prod(kernel)*C_mid*C_out) / (prod(kernel)*C_in*C_out), sizes kept.
+
+    Source: Szegedy et al., 2015, arXiv:1409.4842, section 4.
+
+    Example:
+      >>> round(float(1 / bottleneck_ratio((5, 5), 192, 16, 32)), 2)
+      9.68
+    """
+    one = (1,) * _axes(kernel)
+    via = conv_parameters(one, in_channels, middle_channels, bias=False) + conv_parameters(
+        kernel, middle_channels, out_channels, bias=False
+    )
+    return Fraction(via, conv_parameters(kernel, in_channels, out_channels, bias=False))
+
+
+# Other counts
+
+
+def ngram_table_size(vocabulary: int, order: int) -> int:
+    """Cells of the count tables of all n-grams up to `order`: V + V^2 + ... + V^order.
+
+    Source: D2L 9.3.
+
+    Example:
+      >>> f"{ngram_table_size(10**5, 4):,}"
+      '100,001,000,010,000,100,000'
+    """
+    v, n = as_int(vocabulary, "vocabulary", 1), as_int(order, "order", 1)
+    return sum(v**power for power in range(1, n + 1))
+
+
+def ngram_count_limit(tokens: int, order: int) -> int:
+    """The most distinct n-grams up to `order` that a text of `tokens` can hold: sum of N - n + 1.
+
+    It grows with the text, not with a power of the vocabulary, which is why counts are kept sparse.
+
+    Example:
+      >>> ngram_count_limit(10**5, 4)
+      399994
+    """
+    size, n = as_int(tokens, "tokens", 0), as_int(order, "order", 1)
+    return sum(max(size - length + 1, 0) for length in range(1, n + 1))
+
+
+class QueueTimes(NamedTuple):
+    """The time of a run that waits for each task, and of one that only waits at the end."""
+
+    synchronous: int | Fraction
+    asynchronous: int | Fraction
+
+
+def queue_times(
+    tasks: int, issue: int | Fraction, compute: int | Fraction, fetch: int | Fraction
+) -> QueueTimes:
+    """The time of `tasks` that are issued in t1, computed in t2 and fetched in t3 each.
+
+    Waiting for each: n*(t1 + t2 + t3). Issuing all and fetching once:
+    t1 + (n - 1)*max(t1, t2) + t2 + t3, which is t1 + n*t2 + t3 if computing is the slower part.
+
+    Raises:
+      TypeError: a time is not an integer or a `Fraction`.
+      ValueError: a time is negative.
+    Source: D2L 13.2.
+
+    Example:
+      >>> queue_times(1000, issue=1, compute=3, fetch=2)
+      QueueTimes(synchronous=6000, asynchronous=3003)
+    """
+    n = as_int(tasks, "tasks", 1)
+    for name, time in (("issue", issue), ("compute", compute), ("fetch", fetch)):
+        if not isinstance(time, Fraction):
+            as_int(time, name, 0)
+        elif time < 0:
+            raise ValueError(f"{name} must be at least 0, got {time}")
+    together = issue + (n - 1) * max(issue, compute) + compute + fetch
+    return QueueTimes(n * (issue + compute + fetch), together)
