@@ -1,0 +1,373 @@
+"""The training loop: epochs, evaluation, checkpoints, and a clean stop."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from jaxd2l import checkpoint, records
+from jaxd2l.data import Batches, Dataset
+from jaxd2l.layers import Layer
+from jaxd2l.records import as_int
+from jaxd2l.train.progress import Progress
+from jaxd2l.train.step import (
+    Loss,
+    Metrics,
+    Model,
+    TrainState,
+    all_finite,
+    default_metrics,
+    make_evaluate,
+    make_step,
+    means,
+    start,
+    zero_totals,
+)
+
+Record = dict[str, Any]
+
+
+class Diverged(FloatingPointError):
+    """Training produced NaN or infinity. `checkpoint` is the last good one, or None."""
+
+    def __init__(self, message: str, checkpoint: Path | None) -> None:
+        super().__init__(message)
+        self.checkpoint = checkpoint
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run gives back.
+
+    Attributes:
+      params, state: parameters and running statistics after the last step.
+      history: one dict per finished epoch: "epoch", "step", "train_loss", "train_accuracy",
+        "test_loss", ... and "seconds".
+      train_state: everything, to go on with.
+      interrupted: True when Ctrl-C or a callback ended the run early.
+    """
+
+    params: Any
+    state: Any
+    history: tuple[Record, ...]
+    train_state: TrainState
+    interrupted: bool
+
+
+def evaluate(
+    model: Layer | Model,
+    params: Any,
+    state: Any,
+    dataset: Dataset,
+    *,
+    loss: Loss,
+    metrics: Metrics | None = None,
+    batch_size: int = 256,
+) -> dict[str, float]:
+    """Mean loss and metrics over a data set, exact also where the last batch is short.
+
+    Example:
+      >>> import numpy as np
+      >>> from jaxd2l import data, init, models
+      >>> from jaxd2l.ops import losses
+      >>> net, test = models.softmax_regression(3), data.Dataset(np.ones((5, 2)), np.arange(5) % 3)
+      >>> params, state = init(net, jax.random.key(0), (2,))
+      >>> sorted(evaluate(net, params, state, test, loss=losses.softmax_cross_entropy))
+      ['accuracy', 'loss']
+    """
+    names = default_metrics(dataset.targets) if metrics is None else metrics
+    return _evaluate(make_evaluate(model, loss, names), params, state, dataset, names, batch_size)
+
+
+def _evaluate(
+    add: Callable[..., Any],
+    params: Any,
+    state: Any,
+    dataset: Dataset,
+    names: Metrics,
+    batch_size: int,
+) -> dict[str, float]:
+    totals = zero_totals(names)
+    for batch in Batches(dataset, min(batch_size, len(dataset)), shuffle=False).epoch(0):
+        totals = add(params, state, batch, totals)
+    return means(totals)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C sets a flag that is read between steps; a second Ctrl-C interrupts at once."""
+    pressed = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed.is_set
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def handle(number: int, frame: Any) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield pressed.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _copied(train: TrainState) -> TrainState:
+    """A copy whose memory may be given away: scalars of a tree may share one buffer."""
+    return jax.tree.map(lambda a: a.copy(), train)
+
+
+def _read_history(path: Path) -> list[Record]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _append(path: Path, record: Record) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def fit(
+    model: Layer | Model,
+    train: Dataset,
+    *,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    epochs: int,
+    batch_size: int,
+    seed: int = 0,
+    test: Dataset | None = None,
+    metrics: Metrics | None = None,
+    callbacks: Sequence[Callable[[Record, TrainState], Any]] = (),
+    folder: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    save_every: int | None = None,
+    keep_last: int = 3,
+    meta: Mapping[str, Any] | None = None,
+    progress: bool = False,
+) -> Result:
+    """Train a model and evaluate it after every epoch.
+
+    Steps are compiled once and dispatched without waiting for the device; figures are fetched once
+    an epoch (and twice a second for the bar). A short last batch is padded and masked, so every
+    example counts equally. The run is a function of its arguments: with the same seed, machine
+    and number of cores it gives the same bits, also when it was killed and resumed.
+
+    Args:
+      model: a network, or a `Model(init, apply)`.
+      train, test: the data; `test` is only evaluated.
+      loss: (outputs, targets) -> one value per example.
+      optimizer: any Optax transformation.
+      epochs, batch_size, seed: the run. `epochs` counts from the start, also when resuming.
+      metrics: functions (outputs, targets) -> one value per example; default accuracy for labels.
+      callbacks: called as f(record, train_state) after every epoch; a true result ends the run.
+        The train state's memory is reused by the next step: copy what must be kept.
+      folder: where checkpoints (`step_*.safetensors`) and `metrics.jsonl` go; None for nowhere.
+        A checkpoint also holds the network, unless a function or Flax module is part of it.
+      resume: continue from the newest checkpoint in `folder`, or start where there is none.
+      save_every: also save after this many steps; a checkpoint is written after every epoch.
+      keep_last: how many checkpoints to keep.
+      meta: JSON-able facts to store with each checkpoint.
+      progress: show a bar (on a terminal) or a line per epoch.
+
+    Returns:
+      A `Result`.
+
+    Raises:
+      Diverged: a loss, parameter or statistic became NaN or infinite; nothing is saved over the
+        last good checkpoint, which the message names.
+      ValueError: `folder` holds a run already and `resume` is False, or bad arguments.
+
+    Example:
+      >>> from jaxd2l import data, models
+      >>> from jaxd2l.ops import losses
+      >>> result = fit(models.softmax_regression(), data.load_digits(8), epochs=2, batch_size=64,
+      ...              loss=losses.softmax_cross_entropy, optimizer=optax.sgd(0.1))
+      >>> [sorted(record) for record in result.history][-1]
+      ['epoch', 'seconds', 'step', 'train_accuracy', 'train_loss']
+    """
+    epochs = as_int(epochs, "fit: epochs", 1)
+    if save_every is not None:
+        save_every = as_int(save_every, "fit: save_every", 1)
+    if resume and folder is None:
+        raise ValueError("fit: resume=True needs the folder of the run")
+    names = default_metrics(train.targets) if metrics is None else metrics
+    batches = Batches(train, batch_size, seed)
+    padded = len(batches) * batch_size != len(train)
+    step = make_step(model, loss, optimizer, names, padded=padded)
+    evaluate_batch = make_evaluate(model, loss, names) if test is not None else None
+    current = start(model, optimizer, jax.random.key(seed), train.inputs.shape[1:], names)
+    run = _Run(model, None if folder is None else Path(folder), keep_last, batches, meta)
+    current, history = run.open(current, resume)
+
+    done = int(current.step)
+    total = epochs * len(batches)
+    bar = Progress(total, done) if progress else None
+    interrupted = False
+    with _interruptible() as pressed:
+        try:
+            for epoch in range(done // len(batches), epochs):
+                began = time.monotonic()
+                first = done - epoch * len(batches)
+                for batch in batches.epoch(epoch, start=first):
+                    current = step(current, batch)
+                    done += 1
+                    if bar is not None:
+                        bar.update()
+                        if bar.due():
+                            bar.figures(means(current.totals))
+                    if pressed():
+                        break
+                    if save_every and done % save_every == 0 and done % len(batches):
+                        run.save(current, done)
+                if done == (epoch + 1) * len(batches):
+                    record: Record = {"epoch": epoch + 1, "step": done}
+                    record |= {f"train_{k}": v for k, v in means(current.totals).items()}
+                    run.check(current, done)
+                    if test is not None and evaluate_batch is not None:
+                        figures = _evaluate(
+                            evaluate_batch,
+                            current.params,
+                            current.state,
+                            test,
+                            names,
+                            min(4 * batch_size, len(test)),
+                        )
+                        record |= {f"test_{k}": v for k, v in figures.items()}
+                    record["seconds"] = round(time.monotonic() - began, 3)
+                    history.append(record)
+                    current = dataclasses.replace(current, totals=zero_totals(names))
+                    run.write(record)
+                    run.save(current, done)
+                    if bar is not None:
+                        bar.line(describe(record, epochs))
+                    ended = [bool(f(record, current)) for f in callbacks]
+                    interrupted = any(ended) and epoch + 1 < epochs
+                else:
+                    run.save(current, done)
+                interrupted = interrupted or (pressed() and done < total)
+                if interrupted:
+                    break
+        finally:
+            if bar is not None:
+                bar.close()
+    return Result(current.params, current.state, tuple(history), current, interrupted)
+
+
+def describe(record: Mapping[str, Any], epochs: int) -> str:
+    """One epoch in one line.
+
+    Example:
+      >>> describe({"epoch": 1, "step": 9, "train_loss": 0.5, "seconds": 1.25}, 10)
+      'epoch 1/10  train loss 0.5000  (1.2 s)'
+    """
+    parts = [f"epoch {record['epoch']}/{epochs}"]
+    for name, value in record.items():
+        if name not in ("epoch", "step", "seconds"):
+            parts.append(f"{name.replace('_', ' ')} {value:.4f}")
+    return "  ".join([*parts, f"({record['seconds']:.1f} s)"])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """The files of a run."""
+
+    model: Layer | Model
+    folder: Path | None
+    keep_last: int
+    batches: Batches
+    meta: Mapping[str, Any] | None
+
+    @functools.cached_property
+    def record(self) -> Layer | None:
+        """The network, where it is one that can be written to a file (no functions in it)."""
+        if not isinstance(self.model, Layer):
+            return None
+        try:
+            records.dump(self.model)
+        except TypeError:
+            return None
+        return self.model
+
+    @property
+    def metrics_path(self) -> Path:
+        assert self.folder is not None
+        return self.folder / "metrics.jsonl"
+
+    def open(self, fresh: TrainState, resume: bool) -> tuple[TrainState, list[Record]]:
+        """The state to start from and the history so far."""
+        if self.folder is None:
+            return _copied(fresh), []
+        newest = checkpoint.latest(self.folder, verify=True) if self.folder.exists() else None
+        if newest is not None and not resume:
+            raise ValueError(
+                f"fit: {self.folder} already holds a run (up to {newest.name}); "
+                f"pass resume=True to continue it, or choose another folder"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if newest is None:
+            self.metrics_path.unlink(missing_ok=True)
+            return _copied(fresh), []
+        loaded, meta = checkpoint.load(newest, fresh)
+        loader = {"seed": self.batches.seed, "batch_size": self.batches.batch_size}
+        loader["examples"] = len(self.batches.dataset)
+        if meta.get("loader") != loader:
+            raise ValueError(
+                f"fit: {newest} was written by a run over other batches, {meta.get('loader')}; "
+                f"this one has {loader}"
+            )
+        at = int(loaded.step)
+        checkpoint.drop_after(self.folder, at)
+        checkpoint.truncate_jsonl(self.metrics_path, at)
+        return _copied(loaded), _read_history(self.metrics_path)
+
+    def check(self, current: TrainState, step: int) -> None:
+        """Stop a run that has left the finite numbers."""
+        tree = (current.params, current.state)
+        if bool(current.finite) and bool(all_finite(tree)):
+            return
+        good = checkpoint.latest(self.folder) if self.folder is not None else None
+        kept = f"; the last good checkpoint is {good}" if good is not None else ""
+        raise Diverged(
+            f"training diverged: the loss or a parameter was NaN or infinite by step {step}. "
+            f"Try a smaller learning rate, or clip the gradient{kept}",
+            good,
+        )
+
+    def save(self, current: TrainState, step: int) -> None:
+        """Check, then write a checkpoint; nothing happens without a folder."""
+        self.check(current, step)
+        if self.folder is None:
+            return
+        meta = dict(self.meta or {})
+        meta["loader"] = {
+            "seed": self.batches.seed,
+            "batch_size": self.batches.batch_size,
+            "examples": len(self.batches.dataset),
+        }
+        meta["position"] = {
+            "epoch": step // len(self.batches),
+            "step": step % len(self.batches),
+        }
+        checkpoint.save_step(
+            self.folder, step, current, net=self.record, meta=meta, keep_last=self.keep_last
+        )
+
+    def write(self, record: Record) -> None:
+        """Append one line to the metrics file."""
+        if self.folder is not None:
+            _append(self.metrics_path, record)

@@ -1,0 +1,245 @@
+"""One step of training, as a pure function of (training state, batch)."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxd2l.layers import Layer, interpreters
+from jaxd2l.layers.core import fold_path
+from jaxd2l.ops import losses, metrics
+
+Array = jax.Array
+Loss = Callable[[Any, Any], Array]
+Metrics = Mapping[str, Callable[[Any, Any], Array]]
+
+
+class Model(NamedTuple):
+    """All that training needs of a model: two pure functions.
+
+    `init(key, input_shape) -> (params, state)` and
+    `apply(params, state, inputs, *, key, train, mask) -> (outputs, state)`.
+    A network record gives both (`model_of`); a model that is no single network supplies its own.
+    """
+
+    init: Callable[..., Any]
+    apply: Callable[..., Any]
+
+
+def model_of(model: Layer | Model) -> Model:
+    """A network as a pair of functions; a pair stays as it is.
+
+    Raises:
+      TypeError: neither a network nor a `Model`.
+
+    Example:
+      >>> from jaxd2l import models
+      >>> params, state = model_of(models.lenet()).init(jax.random.key(0), (28, 28, 1))
+      >>> params["conv1"]["kernel"].shape
+      (5, 5, 1, 6)
+    """
+    if isinstance(model, Model):
+        return model
+    if not isinstance(model, Layer):
+        raise TypeError(f"expected a network or train.Model(init, apply), got {model!r}")
+
+    def init(key: Array, input_shape: Any) -> Any:
+        return interpreters.init(model, key, input_shape)
+
+    def apply(params: Any, state: Any, inputs: Any, **call: Any) -> Any:
+        return interpreters.apply(model, params, state, inputs, **call)
+
+    return Model(init, apply)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Everything a step reads and writes; what a checkpoint holds.
+
+    Attributes:
+      params, state, opt_state: parameters, running statistics, optimiser state.
+      key: the key of the run; step s uses `fold_in(key, s)`.
+      step: () int32, steps taken.
+      totals: sums over the examples of this epoch so far: "count", "loss" and each metric.
+      finite: () bool, whether every loss so far was finite.
+    """
+
+    params: Any
+    state: Any
+    opt_state: Any
+    key: Array
+    step: Array
+    totals: dict[str, Array]
+    finite: Array
+
+
+def default_metrics(targets: Any) -> Metrics:
+    """Accuracy where the targets are labels, nothing else otherwise."""
+    if jnp.issubdtype(jnp.result_type(targets), jnp.integer):
+        return {"accuracy": metrics.correct}
+    return {}
+
+
+def zero_totals(names: Metrics) -> dict[str, Array]:
+    """Sums over no examples."""
+    totals = {"loss": jnp.zeros((), jnp.float32), "count": jnp.zeros((), jnp.int32)}
+    return totals | {name: jnp.zeros((), jnp.float32) for name in names}
+
+
+def means(totals: Mapping[str, Any]) -> dict[str, float]:
+    """The sums of `totals` divided by its count, on the host (this waits for the device).
+
+    Example:
+      >>> means({"loss": jnp.float32(6.0), "count": jnp.int32(4)})
+      {'loss': 1.5}
+    """
+    host = jax.device_get(dict(totals))
+    count = max(int(host.pop("count")), 1)
+    return {name: float(value) / count for name, value in host.items()}
+
+
+def start(
+    model: Layer | Model,
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    input_shape: Any,
+    metrics: Metrics,
+) -> TrainState:
+    """The state before the first step; parameters and steps draw from different keys."""
+    params, state = model_of(model).init(fold_path(key, ("init",)), input_shape)
+    return TrainState(
+        params,
+        state,
+        optimizer.init(params),
+        fold_path(key, ("run",)),
+        jnp.zeros((), jnp.int32),
+        zero_totals(metrics),
+        jnp.ones((), bool),
+    )
+
+
+def per_example(values: Array) -> Array:
+    """A loss of shape (n, ...) as one value per example, the mean over the other axes: (n,)."""
+    return values if values.ndim == 1 else values.mean(axis=tuple(range(1, values.ndim)))
+
+
+def _sums(
+    loss_values: Array, outputs: Any, targets: Any, mask: Array, metrics: Metrics
+) -> dict[str, Array]:
+    def total(values: Array) -> Array:
+        return jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0.0))
+
+    sums = {"loss": total(loss_values), "count": jnp.sum(mask, dtype=jnp.int32)}
+    measured = {name: total(per_example(f(outputs, targets))) for name, f in metrics.items()}
+    return sums | measured
+
+
+def make_update(
+    model: Layer | Model,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    metrics: Metrics,
+    *,
+    padded: bool = True,
+) -> Callable[[TrainState, Any], TrainState]:
+    """The pure function (training state, batch) -> training state, not yet compiled.
+
+    The loss is the mean over the real examples of the batch: L = sum_i mask_i l_i / sum_i mask_i.
+
+    Args:
+      model: a network, or a `Model`.
+      loss: (outputs, targets) -> (n, ...), one value per example or element.
+      optimizer: any Optax transformation.
+      metrics: names and functions (outputs, targets) -> (n,), summed into `totals`.
+      padded: whether batches may hold padding; with False the mask is known to be all True.
+
+    Example:
+      >>> from jaxd2l import data, models
+      >>> net, sgd = models.linear_regression(), optax.sgd(0.1)
+      >>> update = make_update(net, losses.squared_loss, sgd, {})
+      >>> first = start(net, sgd, jax.random.key(0), (2,), {})
+      >>> x, y = jnp.ones((4, 2)), jnp.ones((4, 1))
+      >>> after = update(first, data.Batch(x, y, jnp.ones(4, bool), jnp.arange(4)))
+      >>> int(after.step), int(after.totals["count"])
+      (1, 4)
+    """
+    functions = model_of(model)
+
+    def update(train: TrainState, batch: Any) -> TrainState:
+        inputs, targets, mask = batch.inputs, batch.targets, batch.mask
+        key = jax.random.fold_in(train.key, train.step)
+
+        def objective(params: Any) -> tuple[Array, Any]:
+            outputs, state = functions.apply(
+                params, train.state, inputs, key=key, train=True, mask=mask if padded else None
+            )
+            values = per_example(loss(outputs, targets))
+            mean = losses.masked_mean(values, mask) if padded else values.mean()
+            return mean, (values, outputs, state)
+
+        gradient = jax.value_and_grad(objective, has_aux=True)
+        (mean, (values, outputs, state)), grads = gradient(train.params)
+        updates, opt_state = optimizer.update(grads, train.opt_state, train.params)
+        sums = _sums(values, outputs, targets, mask, metrics)
+        return TrainState(
+            optax.apply_updates(train.params, updates),
+            state,
+            opt_state,
+            train.key,
+            train.step + 1,
+            {name: train.totals[name] + value for name, value in sums.items()},
+            train.finite & jnp.isfinite(mean),
+        )
+
+    return update
+
+
+def make_step(
+    model: Layer | Model,
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    metrics: Metrics,
+    *,
+    padded: bool = True,
+) -> Callable[[TrainState, Any], TrainState]:
+    """`make_update`, compiled, with the old state's memory given to the new one (donated).
+
+    The state that goes in must not be used again.
+    """
+    update = make_update(model, loss, optimizer, metrics, padded=padded)
+    return jax.jit(update, donate_argnums=0)
+
+
+def make_evaluate(
+    model: Layer | Model, loss: Loss, metrics: Metrics
+) -> Callable[[Any, Any, Any, dict[str, Array]], dict[str, Array]]:
+    """The compiled function (params, state, batch, totals) -> totals of one more batch.
+
+    The model runs with `train=False`; padding does not count.
+    """
+    functions = model_of(model)
+
+    @jax.jit
+    def add(params: Any, state: Any, batch: Any, totals: dict[str, Array]) -> dict[str, Array]:
+        outputs, _ = functions.apply(params, state, batch.inputs, train=False)
+        values = per_example(loss(outputs, batch.targets))
+        sums = _sums(values, outputs, batch.targets, batch.mask, metrics)
+        return {name: totals[name] + value for name, value in sums.items()}
+
+    return add
+
+
+@jax.jit
+def all_finite(tree: Any) -> Array:
+    """() bool: every floating point value of the tree is finite.
+
+    Example:
+      >>> bool(all_finite({"a": jnp.ones(2), "b": jnp.array(jnp.nan)}))
+      False
+    """
+    floats = [a for a in jax.tree.leaves(tree) if jnp.issubdtype(a.dtype, jnp.floating)]
+    return jnp.stack([jnp.isfinite(a).all() for a in floats] or [jnp.array(True)]).all()
