@@ -39,7 +39,7 @@ def _check_vector(v: Any, shape: tuple[int, ...], what: str, name: str) -> None:
 
 def _along(v: Array, like: Array) -> Array:
     """(c,) as (1, ..., 1, c), in the dtype and rank of `like`."""
-    return v.astype(like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
+    return jnp.asarray(v, like.dtype).reshape((1,) * (like.ndim - 1) + (-1,))
 
 
 def _affine(x: Array, gain: Array | None, bias: Array | None) -> Array:
@@ -141,9 +141,10 @@ def batch_norm(
     features = (x.shape[-1],)
     for name, v in (("scale", scale), ("bias", bias), ("mean", mean), ("var", var)):
         _check_vector(v, features, "batch_norm", name)
+    decay, eps = float(decay), float(eps)
     if not 0 <= decay <= 1:
         raise ValueError(f"batch_norm: decay must lie in [0, 1], got {decay}")
-    if eps < 0:
+    if not eps >= 0:
         raise ValueError(f"batch_norm: eps must not be negative, got {eps}")
     if mask is not None:
         if jnp.shape(mask) != x.shape[:1]:
@@ -153,6 +154,8 @@ def batch_norm(
             )
         if jnp.result_type(mask) != jnp.bool_:
             raise TypeError(f"batch_norm: mask must be bool, got {jnp.result_type(mask)}")
+        mask = jnp.asarray(mask)
+    x, mean, var = jnp.asarray(x), jnp.asarray(mean), jnp.asarray(var)
 
     wide = _wide(x)
     if train:
@@ -170,7 +173,7 @@ def batch_norm(
         new_mean, new_var = mean, var
     gain = lax.rsqrt(v + eps)  # (c,)
     if scale is not None:
-        gain = gain * scale.astype(gain.dtype)
+        gain = gain * jnp.asarray(scale, gain.dtype)
     y = _affine(deviations, _along(gain, wide), None if bias is None else _along(bias, wide))
     return y.astype(x.dtype), (new_mean, new_var)
 
@@ -226,11 +229,12 @@ def layer_norm(
         raise ValueError(f"layer_norm: axes must differ, got {axes}")
     for name, v in (("scale", scale), ("bias", bias)):
         _check_vector(v, tuple(x.shape[a] for a in over), "layer_norm", name)
+    x = jnp.asarray(x)
     wide = _wide(x)
     full = tuple(n if a in over else 1 for a, n in enumerate(x.shape))
 
     def spread(v: Array | None) -> Array | None:
-        return None if v is None else v.astype(wide.dtype).reshape(full)
+        return None if v is None else jnp.asarray(v, wide.dtype).reshape(full)
 
     return _affine(_normalise(wide, over, eps), spread(scale), spread(bias)).astype(x.dtype)
 
@@ -242,6 +246,7 @@ def _group_norm(
     c = x.shape[-1]
     for name, v in (("scale", scale), ("bias", bias)):
         _check_vector(v, (c,), what, name)
+    x = jnp.asarray(x)
     wide = _wide(x)
     grouped = wide.reshape(*x.shape[:-1], groups, c // groups)  # (n, *spatial, groups, c/groups)
     over = (*range(1, x.ndim - 1), x.ndim)
@@ -326,8 +331,9 @@ def local_response_norm(
     alpha by size: there `LocalResponseNorm(size, alpha*size, beta, k)` is this function.
 
     Example:
-      >>> local_response_norm(jnp.array([[1., 2., 3.]]), size=3, k=1.0, alpha=1.0, beta=1.0).round(4)
-      Array([[0.1667, 0.1333, 0.2143]], dtype=float32)
+      >>> x = jnp.array([[2., 0., 2.]])
+      >>> local_response_norm(x, size=3, k=4.0, alpha=1.0, beta=1.0)
+      Array([[0.25, 0.  , 0.25]], dtype=float32)
     """
     if jnp.ndim(x) < 1:
         raise ValueError("local_response_norm: x must have shape (..., c), got ()")
@@ -335,6 +341,7 @@ def local_response_norm(
     size = as_int(size, "local_response_norm: size", 1)
     if not k > 0:
         raise ValueError(f"local_response_norm: k must be above 0, got {k}")
+    x = jnp.asarray(x)
     wide = _wide(x)
     ones = (1,) * (x.ndim - 1)
     sides = ((0, 0),) * (x.ndim - 1) + ((size // 2, (size - 1) // 2),)

@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 
 from jaxd2l.checks import assert_spatial_shape, check_floating, check_rank
-from jaxd2l.ops.windows import make_windows
+from jaxd2l.ops.windows import make_windows, per_axis
 from jaxd2l.records import as_int
 
 Array = jax.Array
@@ -54,7 +54,10 @@ def _slides(
     spatial = jnp.shape(x)[1:-1]
     slides = []
     try:
-        windows = make_windows(len(spatial), window, window if stride is None else stride, padding)
+        kernels = per_axis(window, len(spatial), "window")
+        windows = make_windows(
+            len(spatial), kernels, kernels if stride is None else stride, padding
+        )
         for size, w in zip(spatial, windows, strict=True):
             low, high = w.sides
             if max(low, high) >= w.kernel:
@@ -82,18 +85,17 @@ def _every(x: Array, axis: int, start: int, slide: _Slide) -> Array:
 
 def _max_along(x: Array, axis: int, slide: _Slide) -> Array:
     """Maxima of the windows of one padded axis."""
-    start, kernel = 0, slide.kernel
-    if kernel > 8:  # Double the width instead: overlapping halves break no tie differently.
-        start = 1
-        while 2 * start <= kernel:
-            n = x.shape[axis] - start
-            x = _later(
-                lax.slice_in_dim(x, 0, n, axis=axis),
-                lax.slice_in_dim(x, start, n + start, axis=axis),
-            )
-            start *= 2
-        return _later(_every(x, axis, 0, slide), _every(x, axis, kernel - start, slide))
-    return reduce(_later, [_every(x, axis, i, slide) for i in range(kernel)])
+    if slide.kernel <= 8:
+        return reduce(_later, [_every(x, axis, i, slide) for i in range(slide.kernel)])
+    # Wide windows double the width: maxima of 1, 2, 4, ... elements from every position, then two
+    # of these cover a window. Where they overlap they agree, so the first maximum still wins.
+    width = 1
+    while 2 * width <= slide.kernel:
+        n = x.shape[axis]
+        head = lax.slice_in_dim(x, 0, n - width, axis=axis)
+        x = _later(head, lax.slice_in_dim(x, width, n, axis=axis))
+        width *= 2
+    return _later(_every(x, axis, 0, slide), _every(x, axis, slide.kernel - width, slide))
 
 
 def _max_windows(x: Array, slides: tuple[_Slide, ...]) -> Array:
@@ -119,6 +121,7 @@ def _max_pool(
     x: Array, window: PerAxis, stride: PerAxis | None, padding: Any, ceil_mode: bool, what: str
 ) -> Array:
     slides = _slides(x, window, stride, padding, ceil_mode, what)
+    x = jnp.asarray(x)
     y = _max_windows(x, slides)
     assert_spatial_shape(y, [s.out for s in slides], what)
     return y
@@ -179,7 +182,7 @@ def min_pool(
       Array([0., 2.], dtype=float32)
     """
     check_floating(x, "min_pool: x")
-    return -_max_pool(-x, window, stride, padding, ceil_mode, "min_pool")
+    return -_max_pool(-jnp.asarray(x), window, stride, padding, ceil_mode, "min_pool")
 
 
 def _wide(x: Array) -> Array:
@@ -225,6 +228,7 @@ def avg_pool(
       Array([0.5, 2.5, 4. ], dtype=float32)
     """
     slides = _slides(x, window, stride, padding, ceil_mode, "avg_pool")
+    x = jnp.asarray(x)
     total = lax.reduce_window(
         _wide(x),
         0.0,
@@ -240,9 +244,12 @@ def avg_pool(
     return y
 
 
-def _check_global(x: Array, what: str) -> None:
+def _flat(x: Array, what: str) -> Array:
+    """x checked, as (n, t, c)."""
     check_rank(x, (3, 4, 5), f"{what}: x", _AXES)
     check_floating(x, f"{what}: x")
+    n, *spatial, c = jnp.shape(x)
+    return jnp.asarray(x).reshape(n, math.prod(spatial), c)  # (n, t, c)
 
 
 def global_avg_pool(x: Array) -> Array:
@@ -262,13 +269,8 @@ def global_avg_pool(x: Array) -> Array:
       >>> global_avg_pool(jnp.arange(8.).reshape(1, 2, 2, 2))
       Array([[3., 4.]], dtype=float32)
     """
-    _check_global(x, "global_avg_pool")
-    return jnp.mean(_wide(x), axis=tuple(range(1, x.ndim - 1))).astype(x.dtype)
-
-
-def _pick(x: Array, positions: Array) -> Array:
-    """x (n, t, c) at positions (n, k, c) -> (n, k, c)."""
-    return jnp.take_along_axis(x, positions, axis=1)
+    x = _flat(x, "global_avg_pool")
+    return jnp.mean(_wide(x), axis=1).astype(x.dtype)  # (n, c)
 
 
 def global_max_pool(x: Array) -> Array:
@@ -286,9 +288,12 @@ def global_max_pool(x: Array) -> Array:
       >>> global_max_pool(jnp.arange(8.).reshape(1, 2, 2, 2))
       Array([[6., 7.]], dtype=float32)
     """
-    _check_global(x, "global_max_pool")
-    flat = x.reshape(x.shape[0], -1, x.shape[-1])  # (n, t, c)
-    return _pick(flat, jnp.argmax(flat, axis=1, keepdims=True))[:, 0]  # (n, c)
+    rest = _flat(x, "global_max_pool")
+    while rest.shape[1] > 1:  # Neighbours in pairs: the order, so the first of equals, is kept.
+        odd = [rest[:, -1:]] if rest.shape[1] % 2 else []
+        pairs = rest.shape[1] - len(odd)
+        rest = jnp.concatenate([_later(rest[:, 0:pairs:2], rest[:, 1:pairs:2]), *odd], axis=1)
+    return rest[:, 0]  # (n, c)
 
 
 def max_over_time(x: Array) -> Array:
@@ -333,7 +338,9 @@ def k_max_pool(x: Array, k: int) -> Array:
     k = as_int(k, "k_max_pool: k", 1)
     if k > x.shape[1]:
         raise ValueError(f"k_max_pool: k must be at most the {x.shape[1]} time steps, got {k}")
+    x = jnp.asarray(x)
     _, positions = lax.top_k(jnp.moveaxis(x, 1, 2), k)  # (n, c, k)
-    y = _pick(x, jnp.moveaxis(jnp.sort(positions, axis=-1), 2, 1))  # (n, k, c)
+    positions = jnp.moveaxis(jnp.sort(positions, axis=-1), 2, 1)  # (n, k, c)
+    y = jnp.take_along_axis(x, positions, axis=1)
     assert_spatial_shape(y, [k], "k_max_pool")
     return y
