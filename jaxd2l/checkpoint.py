@@ -139,6 +139,7 @@ def save(
       TypeError: a leaf, a dtype, `net` or something in `meta` that cannot be written.
       ValueError: names that collide or hold unprintable characters; an array spread over processes.
       OSError: the disk or the permissions; an earlier file is unchanged and nothing else is left.
+    Source: D2L 6.6 (file I/O), without its pickles.
 
     Example:
       >>> import tempfile
@@ -319,9 +320,8 @@ def _restore(array: np.ndarray[Any, Any], leaf: Any, impl: str | None) -> Any:
     if isinstance(leaf, np.ndarray):
         return array
     made = jnp.array(array)  # jnp.array copies; device_put would share the buffer
-    if getattr(leaf, "weak_type", False):
-        kind = {"b": bool, "i": int, "f": float, "c": complex}.get(made.dtype.kind)
-        weak = made if kind is None else jax.lax.convert_element_type(made, kind)
+    if getattr(leaf, "weak_type", False) and made.ndim == 0:
+        weak = jnp.asarray(array.item())  # as from a Python number, so that nothing re-traces
         made = weak if weak.dtype == made.dtype else made
     return made
 
@@ -331,7 +331,7 @@ def load(path: PathLike, target: Any) -> tuple[Any, dict[str, Any]]:
 
     Leaves of the target may be arrays, `jax.ShapeDtypeStruct`, random keys or numbers; their values
     are not used. A NumPy array or a Python number in the target gives one back; all else comes back
-    as fresh jax arrays on the default device.
+    as fresh jax arrays on the default device (weakly typed where the target's scalar is).
 
     Shapes:
       target: the shapes that the file must have.

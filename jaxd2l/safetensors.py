@@ -26,6 +26,7 @@ MAX_HEADER = 100_000_000  # bytes, as in the reference implementation
 MAX_RANK = 32  # as many axes as every NumPy can hold
 _CHUNK = 1 << 22
 
+# in the order of the reference implementation, which lays the last ones first
 DTYPES: dict[str, np.dtype[Any]] = {
     code: np.dtype(kind)
     for code, kind in {
@@ -119,9 +120,9 @@ def write(
 ) -> None:
     """Write named arrays to a binary file. The same arguments give the same bytes.
 
-    Any memory layout and byte order is accepted; the widest dtypes come first, so that every array
-    is aligned, and then names decide. `checksums=False` writes what the reference implementation
-    would.
+    Any memory layout and byte order is accepted; arrays lie in the order of `DTYPES`, the widest
+    first, so that each is aligned, and then by name. `checksums=False` writes what the reference
+    implementation would.
 
     Shapes:
       arrays: any, 0-d and empty ones included.
@@ -143,17 +144,17 @@ def write(
     header: dict[str, Any] = {}
     if texts or checksums:
         header["__metadata__"] = texts
-    for name, array in arrays.items():
-        if name == "__metadata__":
-            raise ValueError("safetensors: the name '__metadata__' is reserved")
-        dtype_code(array.dtype, f"safetensors: {shown(name)}")
-    order = sorted(arrays, key=lambda name: (-arrays[name].dtype.itemsize, name))
+    if "__metadata__" in arrays:
+        raise ValueError("safetensors: the name '__metadata__' is reserved")
+    codes = {name: dtype_code(a.dtype, f"safetensors: {shown(name)}") for name, a in arrays.items()}
+    rank = {code: -i for i, code in enumerate(DTYPES)}
+    order = sorted(arrays, key=lambda name: (rank[codes[name]], name))
     offset = 0
     digest = hashlib.sha256()
     for name in order:
         array = arrays[name]
         header[name] = {
-            "dtype": dtype_code(array.dtype, name),
+            "dtype": codes[name],
             "shape": list(array.shape),
             "data_offsets": [offset, offset + array.nbytes],
         }
