@@ -17,6 +17,7 @@ import numpy as np
 from jaxd2l.checks import check_floating, check_integer, check_same_shape
 from jaxd2l.ops.activations import softplus
 from jaxd2l.ops.softmax import log_softmax
+from jaxd2l.ops.vector_norms import lp_norm
 
 Array = jax.Array
 
@@ -409,7 +410,7 @@ def _penalty(
         text = jax.tree_util.keystr(path, simple=True, separator="/")
         if where is None or where(text):
             check_floating(leaf, f"{name}: parameter {text!r}")
-            terms.append(jnp.sum(each(jnp.asarray(leaf))))
+            terms.append(each(jnp.asarray(leaf)))
     if not terms:
         return jnp.zeros(())
     with jax.numpy_dtype_promotion("standard"):
@@ -436,7 +437,7 @@ def l2_penalty(params: Any, *, where: Callable[[str], bool] | None = None) -> Ar
       ...            where=lambda path: path.endswith("kernel"))
       Array(2.5, dtype=float32)
     """
-    return _penalty(lambda w: jnp.square(w) / 2, params, where, "l2_penalty")
+    return _penalty(lambda w: jnp.sum(jnp.square(w)) / 2, params, where, "l2_penalty")
 
 
 def l1_penalty(params: Any, *, where: Callable[[str], bool] | None = None) -> Array:
@@ -456,7 +457,7 @@ def l1_penalty(params: Any, *, where: Callable[[str], bool] | None = None) -> Ar
       >>> l1_penalty({"kernel": jnp.array([1.0, -2.0])})
       Array(3., dtype=float32)
     """
-    return _penalty(jnp.abs, params, where, "l1_penalty")
+    return _penalty(lambda w: lp_norm(w, 1), params, where, "l1_penalty")
 
 
 def masked_mean(values: Array, mask: Array | None) -> Array:

@@ -15,7 +15,7 @@ def lp_norm(x: Array, p: float, axis: int | Sequence[int] | None = None) -> Arra
     """`(sum |x|^p)^(1/p)` for p >= 1; the largest `|x|` for p = infinity.
 
     The sum is taken of `x` divided by its largest entry, so that it neither overflows nor vanishes.
-    At x = 0 the gradient is 0; elsewhere it is the true one.
+    At x = 0 the gradient is 0, as are the partial derivatives of p = 1 at entries that are 0.
 
     Shapes:
       x: any; axis: the axes that are summed, all by default; result: x without these axes.
@@ -37,7 +37,7 @@ def lp_norm(x: Array, p: float, axis: int | Sequence[int] | None = None) -> Arra
         hint = "; for the number of non-zero entries use l0_count" if p == 0 else ""
         raise ValueError(f"lp_norm: p must be at least 1, got {p}{hint}")
     axes = axis if axis is None or isinstance(axis, int) else tuple(axis)
-    size = jnp.abs(x)
+    size = x * jnp.sign(x)  # |x| with derivative 0 at 0; that of jnp.abs is 1 there
     if p == 1:
         return jnp.sum(size, axis=axes)
     largest = jnp.max(size, axis=axes, keepdims=True, initial=0)
