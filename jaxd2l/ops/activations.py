@@ -34,7 +34,8 @@ def sigmoid(x: Array) -> Array:
     """Logistic function 1 / (1 + exp(-x)).
 
     Its derivative s(1 - s) is at most 1/4, so it vanishes through deep stacks. On paper it never
-    reaches 0 or 1; in float32 it is exactly 1 from x = 17 and 0 from -104, so losses take logits.
+    reaches 0 or 1; in float32 it is exactly 1 from x = 17 and 0 from -104 (-88 where subnormal
+    numbers are flushed, as on CPUs), so losses take logits.
 
     Shapes:
       x: any shape; returns the same shape and dtype.
@@ -338,7 +339,8 @@ def gumbel_softmax(key: Array, logits: Array, temperature: float | Array, axis: 
     check_floating(logits, "gumbel_softmax: logits")
     if isinstance(temperature, int | float) and not temperature > 0:
         raise ValueError(f"gumbel_softmax: temperature must be above 0, got {temperature}")
-    wide = jnp.promote_types(logits.dtype, jnp.float32)  # half-precision noise has too few values
+    half = jnp.finfo(logits.dtype).bits < 32  # noise drawn in half precision has too few values
+    wide = jnp.float32 if half else logits.dtype
     noise = jax.random.gumbel(key, logits.shape, wide).astype(logits.dtype)
     return softmax((logits + noise) / temperature, axis=axis)
 

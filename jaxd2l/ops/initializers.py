@@ -238,8 +238,7 @@ class Orthogonal:
         _check_dtype(self, dtype)
         if len(shape) < 2:
             raise ValueError(f"Orthogonal: shape must be (..., in, out), got {tuple(shape)}")
-        wide = jnp.promote_types(dtype, jnp.float32)
-        return jax.nn.initializers.orthogonal(self.gain)(key, shape, wide).astype(dtype)
+        return jax.nn.initializers.orthogonal(self.gain)(key, shape, _wide(dtype)).astype(dtype)
 
 
 @record
@@ -373,16 +372,18 @@ def _check_dtype(owner: Any, dtype: Any) -> None:
         )
 
 
+def _wide(dtype: Any) -> Any:
+    """At least float32: a half-precision sample is the rounded float32 sample."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
 def _normal(owner: Any, key: Array, shape: tuple[int, ...], dtype: Any, std: float) -> Array:
-    """Drawn in at least float32, so that half precision is the rounded float32 sample."""
     _check_dtype(owner, dtype)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return (std * jax.random.normal(key, shape, wide)).astype(dtype)
+    return (std * jax.random.normal(key, shape, _wide(dtype))).astype(dtype)
 
 
 def _uniform(
     owner: Any, key: Array, shape: tuple[int, ...], dtype: Any, low: float, high: float
 ) -> Array:
     _check_dtype(owner, dtype)
-    wide = jnp.promote_types(dtype, jnp.float32)
-    return jax.random.uniform(key, shape, wide, low, high).astype(dtype)
+    return jax.random.uniform(key, shape, _wide(dtype), low, high).astype(dtype)

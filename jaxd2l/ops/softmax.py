@@ -13,8 +13,9 @@ def softmax(x: Array, axis: int = -1, where: Array | None = None) -> Array:
 
     p_i = exp(x_i - m) / sum_k exp(x_k - m), with m = max_k x_k: the shift changes nothing on paper
     and keeps every exponent at or below 0. dp_i/dx_j = p_i (delta_ij - p_j). In floating point a
-    probability can be exactly 0 (float32: 104 below the largest logit), so take `log_softmax`
-    rather than the logarithm of this. Logits that are all -inf give NaN: use `where` for masks.
+    probability can be exactly 0 (float32: from 104 below the largest logit at the latest), so take
+    `log_softmax` rather than the logarithm of this. Logits that are all -inf give NaN: use
+    `where` for masks.
 
     Shapes:
       x: any shape; softmax over `axis`.
