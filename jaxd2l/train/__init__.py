@@ -13,3 +13,5 @@ from jaxd2l.train.step import make_step as make_step
 from jaxd2l.train.step import make_update as make_update
 from jaxd2l.train.step import model_of as model_of
 from jaxd2l.train.step import start as start
+from jaxd2l.train.trained import Trained as Trained
+from jaxd2l.train.trained import load as load

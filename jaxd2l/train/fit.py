@@ -359,6 +359,7 @@ class _Run:
             "batch_size": self.batches.batch_size,
             "examples": len(self.batches.dataset),
         }
+        meta["input_shape"] = list(self.batches.dataset.inputs.shape[1:])
         meta["position"] = {
             "epoch": step // len(self.batches),
             "step": step % len(self.batches),

@@ -99,7 +99,9 @@ def means(totals: Mapping[str, Any]) -> dict[str, float]:
     """
     host = jax.device_get(dict(totals))
     count = max(int(host.pop("count")), 1)
-    return {name: float(value) / count for name, value in host.items()}
+    return {
+        name: float(host[name]) / count for name in sorted(host, key=lambda n: (n != "loss", n))
+    }
 
 
 def start(

@@ -1,0 +1,446 @@
+"""The command `jaxd2l`: train, evaluate, predict, summary, models.
+
+It only reads options and prints; the work is done by the library functions that it calls.
+"""
+
+import argparse
+import ast
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxd2l import __version__
+
+
+class Refused(Exception):
+    """A mistake of the user's, shown as one line without a traceback."""
+
+
+def _size(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.lower().replace("x", ",").split(",") if part)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 28,28,1") from None
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    try:
+        return name.replace("-", "_"), ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name.replace("-", "_"), value
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    from jaxd2l import models
+
+    for name in models.names():
+        print(f"{name}\n    {models.description(name)}")
+        options = ", ".join(f"{k}={v!r}" for k, v in models.options(name).items())
+        print(f"    options: {options or 'none'}")
+    return 0
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    from jaxd2l import analysis, models
+
+    net = models.build(arguments.name, **dict(arguments.set))
+    table = analysis.summarize(net, arguments.input)
+    if arguments.json:
+        print(table.to_json())
+    else:
+        print(table.to_markdown() if arguments.markdown else table)
+    return 0
+
+
+def _free_folder(name: str) -> Path:
+    """runs/lenet, or runs/lenet-2, ... where that is taken: no run is written over."""
+    number = 1
+    while True:
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        if not folder.exists() or not any(folder.iterdir()):
+            return folder
+        number += 1
+
+
+def _newest_run(name: str) -> Path:
+    from jaxd2l import checkpoint
+
+    found = [
+        folder
+        for folder in (Path("runs").iterdir() if Path("runs").is_dir() else ())
+        if folder.name.rpartition("-")[0] == name or folder.name == name
+        if folder.is_dir() and checkpoint.latest(folder) is not None
+    ]
+    if not found:
+        raise Refused(
+            f"--resume: there is no run of {name} under runs/ to continue; name its --out"
+        )
+    return max(found, key=lambda folder: checkpoint.latest(folder).stat().st_mtime)  # type: ignore[union-attr]
+
+
+#: Options of `train` that are stored with the run and come back with --resume.
+_STORED = ("recipe", "data", "size", "channels", "hold_out", "optimizer", "learning_rate")
+_STORED += ("batch_size", "seed", "epochs")
+
+
+def _settings(arguments: argparse.Namespace, stored: dict[str, Any] | None) -> dict[str, Any]:
+    """What was given, else what the run was started with, else what the recipe says."""
+    from jaxd2l import recipes
+
+    given = {k: getattr(arguments, k) for k in _STORED if getattr(arguments, k) is not None}
+    if given.get("data") is not None:
+        given["data"] = str(Path(given["data"]).resolve())
+    options = dict(arguments.set)
+    if stored is not None:
+        if stored.get("network") != arguments.name:
+            raise Refused(
+                f"--resume: the run trains {stored.get('network')!r}, not {arguments.name!r}"
+            )
+        for name, value in {**given, **options}.items():
+            before = {**stored, **stored["options"]}.get(name)
+            before = tuple(before) if isinstance(before, list) else before
+            if name != "epochs" and value != before:
+                raise Refused(
+                    f"--resume: the run was started with {name}={before!r}, not {value!r}; "
+                    f"only --epochs can be changed"
+                )
+        return {**stored, **given}
+    chosen = recipes.recipe(arguments.name, given.get("recipe", "default"))
+    settings = dict.fromkeys(_STORED) | {"recipe": "default", "seed": 0}
+    settings |= {k: getattr(chosen, k) for k in ("optimizer", "learning_rate", "epochs")}
+    settings |= {"batch_size": chosen.batch_size, "network": arguments.name, "task": chosen.task}
+    return {**settings, **given, "options": {**chosen.options, **options}}
+
+
+def _pair(values: Any) -> tuple[int, int] | None:
+    if values is None:
+        return None
+    if len(values) != 2:
+        raise Refused(f"--size needs a height and a width, such as 32,32; got {tuple(values)}")
+    return int(values[0]), int(values[1])
+
+
+def _load_data(settings: dict[str, Any]) -> Any:
+    from jaxd2l import recipes
+
+    return recipes.load_data(
+        settings["task"],
+        settings["data"],
+        size=_pair(settings["size"]),
+        channels=settings["channels"],
+        hold_out=settings["hold_out"],
+    )
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from jaxd2l import analysis, checkpoint, models, plot, recipes, train
+
+    if arguments.resume:
+        folder = Path(arguments.out) if arguments.out else _newest_run(arguments.name)
+    else:
+        folder = Path(arguments.out) if arguments.out else _free_folder(arguments.name)
+    stored = None
+    if arguments.resume:
+        newest = checkpoint.latest(folder)
+        if newest is None:
+            raise Refused(f"--resume: there is no checkpoint in {folder}")
+        stored = checkpoint.read_metadata(newest).get("settings")
+        if stored is None:
+            raise Refused(f"--resume: {newest} was not written by this command")
+    settings = _settings(arguments, stored)
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["options"].items()}
+    parts = _load_data(settings)
+    if parts.train is None:
+        raise Refused(
+            f"{settings['data']} has a test part only; hold some of it out with --hold-out"
+        )
+    if parts.train.classes is not None and "num_classes" in models.options(arguments.name):
+        options.setdefault("num_classes", len(parts.train.classes))
+    settings["options"] = options
+    net = models.build(arguments.name, **options)
+    shape = parts.train.inputs.shape[1:]
+    table = analysis.summarize(net, shape)
+    if not arguments.quiet:
+        print(table)
+        print(
+            f"{len(parts.train):,} examples to train on, "
+            f"{len(parts.test) if parts.test is not None else 0:,} to test on; "
+            f"{settings['optimizer']}, learning rate {settings['learning_rate']:g}, "
+            f"batches of {settings['batch_size']}, {settings['epochs']} epochs, "
+            f"seed {settings['seed']}",
+            flush=True,
+        )
+    result = train.fit(
+        net,
+        parts.train,
+        test=parts.test,
+        loss=recipes.loss_of(settings["task"]),
+        metrics=recipes.metrics_of(settings["task"], parts.train.targets),
+        optimizer=recipes.OPTIMIZERS[settings["optimizer"]](settings["learning_rate"]),
+        epochs=settings["epochs"],
+        batch_size=settings["batch_size"],
+        seed=settings["seed"],
+        folder=folder,
+        resume=arguments.resume,
+        save_every=arguments.save_every,
+        meta={"settings": settings, "classes": parts.train.classes},
+        progress=not arguments.quiet,
+    )
+    if result.history:
+        plot.learning_curve(result.history, folder / "learning_curve.png", arguments.name)
+    if result.interrupted:
+        step = int(result.train_state.step)
+        again = f"jaxd2l train {arguments.name} --out {folder} --resume"
+        print(f"stopped at step {step:,}; continue with: {again}")
+        return 130
+    last = result.history[-1]
+    if "test_accuracy" in last:
+        print(f"test accuracy {100 * last['test_accuracy']:.1f} %")
+    elif "test_loss" in last:
+        print(f"test loss {last['test_loss']:.6f}")
+    newest = checkpoint.latest(folder)
+    print(f"wrote {folder}: {newest.name if newest else ''}, metrics.jsonl, learning_curve.png")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    import jax
+    import numpy as np
+
+    from jaxd2l import data, recipes, train
+    from jaxd2l.layers import apply
+    from jaxd2l.ops import metrics
+
+    net, params, state, meta = train.load(arguments.checkpoint)
+    settings = meta.get("settings")
+    if settings is None:
+        raise Refused(f"{arguments.checkpoint} was not written by jaxd2l train")
+    if arguments.data is not None:
+        settings |= {"data": arguments.data, "hold_out": arguments.hold_out}
+    elif arguments.hold_out is not None:
+        settings |= {"hold_out": arguments.hold_out}
+    settings = {"size": None, "channels": None, **settings}
+    parts = _load_data(settings)
+    part = parts.test if parts.test is not None else parts.train
+    shape = tuple(meta["input_shape"])
+    if part.inputs.shape[1:] != shape:
+        raise Refused(f"the data has inputs of shape {part.inputs.shape[1:]}, the network {shape}")
+    task = settings["task"]
+    measured = train.evaluate(
+        net,
+        params,
+        state,
+        part,
+        loss=recipes.loss_of(task),
+        metrics=recipes.metrics_of(task, part.targets),
+    )
+    report: dict[str, Any] = {"examples": len(part), **measured}
+    if part.classes is not None:
+        run = jax.jit(lambda x: apply(net, params, state, x)[0].argmax(axis=-1))
+        predicted = []
+        for batch in data.Batches(part, min(256, len(part)), shuffle=False).epoch(0):
+            predicted.append(np.asarray(run(batch.inputs))[batch.mask])
+        confusion = np.asarray(
+            metrics.confusion_matrix(part.targets, np.concatenate(predicted), len(part.classes))
+        )
+        by_class = metrics.per_class_metrics(confusion)
+        report["classes"] = list(part.classes)
+        report["per_class"] = {k: np.asarray(v).tolist() for k, v in by_class._asdict().items()}
+        report["confusion_matrix"] = confusion.tolist()
+    if arguments.json:
+        print(json.dumps(report))
+        return 0
+    print(f"{report['examples']:,} examples, loss {report['loss']:.4f}")
+    if "accuracy" in report:
+        print(f"accuracy {100 * report['accuracy']:.1f} %")
+    if "classes" in report:
+        _print_classes(report)
+    return 0
+
+
+def _print_classes(report: dict[str, Any]) -> None:
+    names, rows = report["classes"], report["per_class"]
+    wide = max(5, *(len(name) for name in names))
+    print(f"\n{'class':<{wide}}  precision  recall     f1  examples")
+    for i, name in enumerate(names):
+        print(
+            f"{name:<{wide}}  {rows['precision'][i]:9.3f}  {rows['recall'][i]:6.3f}  "
+            f"{rows['f1'][i]:5.3f}  {int(rows['support'][i]):8,}"
+        )
+    cell = max(4, *(len(f"{n:,}") for row in report["confusion_matrix"] for n in row))
+    cell = max(cell, *(min(len(name), 10) for name in names))
+    print("\nconfusion matrix (rows: true class, columns: predicted)")
+    print(" " * wide + "".join(f"  {name[:10]:>{cell}}" for name in names))
+    for name, row in zip(names, report["confusion_matrix"], strict=True):
+        print(f"{name:<{wide}}" + "".join(f"  {n:>{cell},}" for n in row))
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    import jax
+    import numpy as np
+
+    from jaxd2l import data, train
+    from jaxd2l.layers import apply
+    from jaxd2l.ops.softmax import softmax
+
+    net, params, state, meta = train.load(arguments.checkpoint)
+    shape, classes = tuple(meta["input_shape"]), meta.get("classes")
+    if len(shape) != 3 or classes is None:
+        raise Refused(f"{arguments.checkpoint}: predict needs a network that classifies images")
+    images = np.stack([data.read_image(f, shape[:2], shape[2]) for f in arguments.files])
+    run = jax.jit(lambda x: softmax(apply(net, params, state, x)[0]))
+    for file, probabilities in zip(arguments.files, np.asarray(run(images)), strict=True):
+        best = int(probabilities.argmax())
+        if arguments.json:
+            print(
+                json.dumps(
+                    {
+                        "file": file,
+                        "class": classes[best],
+                        "probabilities": dict(zip(classes, probabilities.tolist(), strict=True)),
+                    }
+                )
+            )
+        else:
+            print(f"{file}: {classes[best]} ({100 * probabilities[best]:.1f} %)")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="jaxd2l", description="Deep learning as pure functions over parameter pytrees."
+    )
+    parser.add_argument("--version", action="version", version=f"jaxd2l {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    add = commands.add_parser("models", help="list the networks and their options")
+    add.set_defaults(run=_models)
+
+    add = commands.add_parser("summary", help="print the table of a network")
+    add.add_argument("name", metavar="NAME", help="the network, see `jaxd2l models`")
+    add.add_argument("--input", type=_size, required=True, help="input size, such as 28,28,1")
+    _add_set(add)
+    form = add.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as a JSON object")
+    form.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    add.set_defaults(run=_summary)
+
+    add = commands.add_parser(
+        "train",
+        help="train a network",
+        description="Train a network; without --data on data that comes with the library or its "
+        "dependencies. Where a default depends on the network, the recipe gives it.",
+    )
+    add.add_argument("name", metavar="NAME", help="the network, see `jaxd2l models`")
+    _add_train(add)
+    add.set_defaults(run=_train)
+
+    add = commands.add_parser("evaluate", help="measure a trained network on test data")
+    add.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or a run's folder")
+    add.add_argument("--data", help="a folder as for train (default: what it was trained on)")
+    add.add_argument(
+        "--hold-out", type=int, help="how many examples are test data (default: as trained)"
+    )
+    add.add_argument("--json", action="store_true", help="as a JSON object")
+    add.set_defaults(run=_evaluate)
+
+    add = commands.add_parser("predict", help="classify image files with a trained network")
+    add.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or a run's folder")
+    add.add_argument("files", metavar="FILE", nargs="+", help="image files (resized to the input)")
+    add.add_argument("--json", action="store_true", help="one JSON object per file")
+    add.set_defaults(run=_predict)
+    return parser
+
+
+def _add_set(add: argparse.ArgumentParser) -> None:
+    add.add_argument(
+        "--set",
+        type=_option,
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of the network, such as activation=sigmoid; may be repeated (default: none)",
+    )
+
+
+def _by_network(field: str, text: str) -> str:
+    """A help text with the default that each network's recipe has."""
+    from jaxd2l import recipes
+
+    values = {n: getattr(r["default"], field) for n, r in recipes.RECIPES.items()}
+    return f"{text} (default: {', '.join(f'{n} {v}' for n, v in values.items())})"
+
+
+def _add_train(add: argparse.ArgumentParser) -> None:
+    add.add_argument(
+        "--recipe", help="default, or book: the book's form of LeNet and MLP (default: default)"
+    )
+    add.add_argument(
+        "--data",
+        metavar="DIR",
+        help="a folder of IDX files (MNIST, Fashion-MNIST; gzipped or not), or of images with a "
+        "sub-folder for each class (default: scikit-learn's handwritten digits at 28x28)",
+    )
+    add.add_argument(
+        "--size", type=_size, metavar="H,W", help="resize images (default: as they are)"
+    )
+    add.add_argument(
+        "--channels", type=int, choices=(1, 3), help="grey or RGB (default: as they are)"
+    )
+    add.add_argument(
+        "--hold-out",
+        type=int,
+        metavar="N",
+        help="hold out N examples to test on, the last ones of IDX files, else a fixed random "
+        "choice (default: a fifth, where the data has no test part)",
+    )
+    _add_set(add)
+    add.add_argument("--epochs", type=int, help=_by_network("epochs", "passes over the data"))
+    add.add_argument("--batch-size", type=int, help=_by_network("batch_size", "examples per step"))
+    add.add_argument(
+        "--optimizer",
+        choices=("adam", "momentum", "sgd"),
+        help=_by_network("optimizer", "update rule; momentum is SGD with 0.9"),
+    )
+    add.add_argument("--learning-rate", type=float, help=_by_network("learning_rate", "step size"))
+    add.add_argument("--seed", type=int, help="of parameters, batches and dropout (default: 0)")
+    add.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where checkpoints, metrics.jsonl and learning_curve.png go (default: runs/NAME, or "
+        "runs/NAME-2, ... where that is taken)",
+    )
+    add.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --out, or the newest one of NAME under runs/ (default: a new run)",
+    )
+    add.add_argument(
+        "--save-every",
+        type=int,
+        metavar="STEPS",
+        help="also save a checkpoint after so many steps (default: after every epoch only)",
+    )
+    add.add_argument("--quiet", action="store_true", help="print the result only (default: off)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status: 0, 1 for a mistake, 2 for wrong usage, 130 for Ctrl-C."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except (Refused, ValueError, OSError, ImportError, FloatingPointError) as error:
+        print(f"jaxd2l: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("jaxd2l: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
