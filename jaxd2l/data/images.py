@@ -11,8 +11,8 @@ import numpy as np
 from jaxd2l.data.dataset import Dataset
 from jaxd2l.geometry import as_int
 
-_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # none that runs another program
+_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM")  # none that runs another program
 _GREY = {"1", "L", "LA", "La"}
 _COLOUR = {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 
@@ -89,6 +89,8 @@ def _image_files(folder: Path) -> list[Path]:
                 f"of their class"
             )
         if path.suffix.lower() in _ENDINGS:
+            if not path.is_file():  # opening a pipe would wait for ever
+                raise ValueError(f"{path}: not a file (a broken link, or something special)")
             files.append(path)
     if not files:
         raise ValueError(

@@ -36,7 +36,7 @@ def split(
       [[0, 1, 2, 3, 4], [5, 6, 7], [8, 9]]
     """
     n = len(dataset)
-    if all(isinstance(size, int | np.integer) for size in sizes):
+    if all(isinstance(size, int | np.integer) and not isinstance(size, bool) for size in sizes):
         counts = [int(size) for size in sizes]
         if sum(counts) != n:
             raise ValueError(f"split: sizes {tuple(counts)} sum to {sum(counts)}, not to {n}")
