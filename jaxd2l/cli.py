@@ -77,15 +77,23 @@ def _newest_run(name: str) -> Path:
         if folder.is_dir() and checkpoint.latest(folder) is not None
     ]
     if not found:
-        raise Refused(
-            f"--resume: there is no run of {name} under runs/ to continue; name its --out"
-        )
+        raise Refused(f"--resume: there is no run of {name} under runs/; name its --out")
     return max(found, key=lambda folder: checkpoint.latest(folder).stat().st_mtime)  # type: ignore[union-attr]
 
 
 #: Options of `train` that are stored with the run and come back with --resume.
-_STORED = ("recipe", "data", "size", "channels", "hold_out", "optimizer", "learning_rate")
-_STORED += ("batch_size", "seed", "epochs")
+_STORED = (
+    "recipe",
+    "data",
+    "size",
+    "channels",
+    "hold_out",
+    "optimizer",
+    "learning_rate",
+    "batch_size",
+    "seed",
+    "epochs",
+)
 
 
 def _settings(arguments: argparse.Namespace, stored: dict[str, Any] | None) -> dict[str, Any]:
@@ -156,9 +164,7 @@ def _train(arguments: argparse.Namespace) -> int:
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["options"].items()}
     parts = _load_data(settings)
     if parts.train is None:
-        raise Refused(
-            f"{settings['data']} has a test part only; hold some of it out with --hold-out"
-        )
+        raise Refused(f"{settings['data']} has a test part only; use --hold-out")
     if parts.train.classes is not None and "num_classes" in models.options(arguments.name):
         options.setdefault("num_classes", len(parts.train.classes))
     settings["options"] = options
@@ -245,13 +251,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         predicted = []
         for batch in data.Batches(part, min(256, len(part)), shuffle=False).epoch(0):
             predicted.append(np.asarray(run(batch.inputs))[batch.mask])
-        confusion = np.asarray(
-            metrics.confusion_matrix(part.targets, np.concatenate(predicted), len(part.classes))
-        )
+        labels, found = jnp.asarray(part.targets), jnp.asarray(np.concatenate(predicted))
+        confusion = metrics.confusion_matrix(labels, found, len(part.classes))
         by_class = metrics.per_class_metrics(confusion)
         report["classes"] = list(part.classes)
         report["per_class"] = {k: np.asarray(v).tolist() for k, v in by_class._asdict().items()}
-        report["confusion_matrix"] = confusion.tolist()
+        report["confusion_matrix"] = np.asarray(confusion).tolist()
     if arguments.json:
         print(json.dumps(report))
         return 0
@@ -364,7 +369,7 @@ def _add_set(add: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="OPTION=VALUE",
-        help="an option of the network, such as activation=sigmoid; may be repeated (default: none)",
+        help="an option of the network, such as activation=sigmoid; repeatable (default: none)",
     )
 
 
@@ -418,7 +423,7 @@ def _add_train(add: argparse.ArgumentParser) -> None:
     add.add_argument(
         "--resume",
         action="store_true",
-        help="continue the run in --out, or the newest one of NAME under runs/ (default: a new run)",
+        help="continue the run in --out, or the newest of NAME under runs/ (default: off)",
     )
     add.add_argument(
         "--save-every",

@@ -34,7 +34,7 @@ def find(path: str | os.PathLike[str]) -> Path:
     newest = checkpoint.latest(place) if place.is_dir() else None
     if newest is None:
         raise FileNotFoundError(
-            f"{place}: no checkpoint: expected a .safetensors file, or a folder with step_*.safetensors"
+            f"{place}: no checkpoint here: wanted a .safetensors file or the folder of a run"
         )
     return newest
 
