@@ -216,6 +216,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     import jax
+    import jax.numpy as jnp
     import numpy as np
 
     from jaxd2l import data, recipes, train
