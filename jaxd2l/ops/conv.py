@@ -56,12 +56,12 @@ def conv(
       >>> conv(x, kernel)[0, :, :, 0].tolist()
       [[19.0, 25.0], [37.0, 43.0]]
     """
-    x, kernel, bias = _arrays("conv", x, kernel, bias)
+    x, kernel, bias = check_arrays("conv", x, kernel, bias)
     rank = kernel.ndim - 2
     groups = as_int(groups, "conv: groups", 1)
     windows = make_windows(rank, kernel.shape[:rank], stride, padding, dilation)
     _check_channels("conv", x, kernel, groups)
-    sizes = _output_sizes("conv", windows, x, kernel)
+    sizes = output_sizes("conv", windows, x.shape, kernel.shape)
     y = bilinear_conv(
         x,
         kernel,
@@ -71,7 +71,7 @@ def conv(
         feature_group_count=groups,
     )
     assert_spatial_shape(y, sizes, "conv")
-    return _add_bias(y, bias)
+    return add_bias(y, bias)
 
 
 def conv_transpose(
@@ -116,14 +116,14 @@ def conv_transpose(
       >>> conv_transpose(x, kernel)[0, :, :, 0].tolist()
       [[0.0, 0.0, 1.0], [0.0, 4.0, 6.0], [4.0, 12.0, 9.0]]
     """
-    x, kernel, bias = _arrays("conv_transpose", x, kernel, bias)
+    x, kernel, bias = check_arrays("conv_transpose", x, kernel, bias)
     rank = kernel.ndim - 2
     groups = as_int(groups, "conv_transpose: groups", 1)
     windows = make_windows(
         rank, kernel.shape[:rank], stride, padding, dilation, True, output_padding
     )
     _check_channels("conv_transpose", x, kernel, groups)
-    sizes = _output_sizes("conv_transpose", windows, x, kernel)
+    sizes = output_sizes("conv_transpose", windows, x.shape, kernel.shape)
     pads = []
     for w in windows:
         full = w.effective_kernel - 1
@@ -139,10 +139,10 @@ def conv_transpose(
         feature_group_count=groups,
     )
     assert_spatial_shape(y, sizes, "conv_transpose")
-    return _add_bias(y, bias)
+    return add_bias(y, bias)
 
 
-def _arrays(where: str, x: Any, kernel: Any, bias: Any) -> tuple[Array, Array, Array | None]:
+def check_arrays(where: str, x: Any, kernel: Any, bias: Any) -> tuple[Array, Array, Array | None]:
     x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     if kernel.ndim not in (3, 4, 5):
         raise ValueError(
@@ -185,20 +185,23 @@ def _check_channels(where: str, x: Array, kernel: Array, groups: int) -> None:
         )
 
 
-def _output_sizes(
-    where: str, windows: Sequence[Window], x: Array, kernel: Array
+def output_sizes(
+    where: str, windows: Sequence[Window], x: tuple[int, ...], kernel: tuple[int, ...]
 ) -> tuple[int, ...]:
+    """The sizes that geometry predicts for an input of shape `x` (n, *space, c).
+
+    The error of a window that does not fit names both shapes.
+    """
     sizes = []
     for axis, window in enumerate(windows):
         try:
-            sizes.append(window.output_size(x.shape[1 + axis]))
+            sizes.append(window.output_size(x[1 + axis]))
         except ValueError as error:
             raise ValueError(
-                f"{where}: spatial axis {axis}: {error}; x has shape {x.shape}, kernel "
-                f"{kernel.shape}"
+                f"{where}: spatial axis {axis}: {error}; x has shape {x}, kernel {kernel}"
             ) from None
     return tuple(sizes)
 
 
-def _add_bias(y: Array, bias: Array | None) -> Array:
+def add_bias(y: Array, bias: Array | None) -> Array:
     return y if bias is None else y + bias.reshape((1,) * (y.ndim - 1) + bias.shape)
