@@ -87,7 +87,7 @@ def test_a_decompression_bomb_is_refused(tmp_path, side):
     """Pillow only warns of the first of these."""
     path = tmp_path / "bomb.png"
     path.write_bytes(png_claiming(side, side))
-    with pytest.raises(ValueError, match=r"bomb\.png: cannot be read as an image"):
+    with pytest.raises(ValueError, match=r"bomb\.png: cannot be .* exceeds limit of \d+ pixels"):
         read_image(path)
 
 

@@ -97,15 +97,14 @@ def standardize(
     if (mean is None) != (std is None):
         raise ValueError("standardize: give both mean and std, or neither")
     if mean is None or std is None:
-        low, high = x.min(axis, keepdims=True), x.max(axis, keepdims=True)
-        scale = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
-        scale = np.where(scale > 0, scale, 1.0)  # so that no square overflows
+        # Divided by the largest value first, no square overflows, and a constant column is made
+        # of exact ones: its spread is exactly 0, not the noise of a rounded mean.
+        largest = np.abs(x).max(axis, keepdims=True).astype(np.float64)
+        scale = np.where(largest > 0, largest, 1.0)
         parts = x / scale
         centre = parts.mean(axis, keepdims=True)
         spread = np.sqrt(np.square(parts - centre).mean(axis, keepdims=True))
-        constant = low == high  # told exactly: a rounded mean would leave a spread of noise
-        mean = np.where(constant, low, centre * scale).astype(x.dtype)
-        std = np.where(constant, 0.0, spread * scale).astype(x.dtype)
+        mean, std = (centre * scale).astype(x.dtype), (spread * scale).astype(x.dtype)
     else:
         mean, std = np.asarray(mean, x.dtype), np.asarray(std, x.dtype)
         axes = np.lib.array_utils.normalize_axis_tuple(axis, x.ndim)
