@@ -314,12 +314,10 @@ class ReceptiveField:
         for short in range(1, period):
             if period % short or self.shift * short % period:
                 continue
-            part = ReceptiveField.__new__(ReceptiveField)
-            object.__setattr__(part, "intervals", self.intervals[:short])
-            object.__setattr__(part, "shift", self.shift * short // period)
-            if all(part.interval(i) == self.intervals[i] for i in range(short, period)):
-                object.__setattr__(self, "intervals", part.intervals)
-                object.__setattr__(self, "shift", part.shift)
+            part, shift = self.intervals[:short], self.shift * short // period
+            if all(_at(part, shift, i) == self.intervals[i] for i in range(short, period)):
+                object.__setattr__(self, "intervals", part)
+                object.__setattr__(self, "shift", shift)
                 return
 
     @property
@@ -347,11 +345,7 @@ class ReceptiveField:
 
     def interval(self, unit: int) -> Interval | None:
         """The first and last pixel that `unit` sees; None if it sees nothing."""
-        turns, phase = divmod(unit, len(self.intervals))
-        seen = self.intervals[phase]
-        return (
-            None if seen is None else (seen[0] + turns * self.shift, seen[1] + turns * self.shift)
-        )
+        return _at(self.intervals, self.shift, unit)
 
     def centre(self, unit: int) -> int | Fraction | None:
         """The middle of `interval(unit)`, a `Fraction` where it lies between two pixels."""
@@ -364,13 +358,11 @@ class ReceptiveField:
         Without transposed windows: size + (k-1)*jump, jump*stride, start - low*jump, with k the
         effective kernel.
         """
-        period = len(self.intervals)
-        s = window.stride
+        units, shift = len(self.intervals), self.shift
         if window.transposed:
-            shift, units = self.shift, period * s
+            units *= window.stride
         else:
-            units = period // math.gcd(period, s)
-            shift = self.shift * units * s // period
+            shift *= window.stride
         return ReceptiveField(tuple(self._hull(_reads(window, i)) for i in range(units)), shift)
 
     def union(self, other: ReceptiveField) -> ReceptiveField:
@@ -390,7 +382,7 @@ class ReceptiveField:
             )
         units = math.lcm(len(self.intervals), len(other.intervals))
         pairs = [(self.interval(i), other.interval(i)) for i in range(units)]
-        return ReceptiveField(tuple(_hull(pair) for pair in pairs), _whole(self.jump * units))
+        return ReceptiveField(tuple(_hull(pair) for pair in pairs), int(self.jump * units))
 
     def _hull(self, units: range) -> Interval | None:
         """The hull of what evenly spaced `units` see; only one period at each end can matter."""
@@ -399,8 +391,10 @@ class ReceptiveField:
         return _hull(self.interval(unit) for unit in ends)
 
 
-def _whole(value: int | Fraction) -> int:
-    return Fraction(value).numerator
+def _at(intervals: tuple[Interval | None, ...], shift: int, unit: int) -> Interval | None:
+    turns, phase = divmod(unit, len(intervals))
+    seen = intervals[phase]
+    return None if seen is None else (seen[0] + turns * shift, seen[1] + turns * shift)
 
 
 def _hull(intervals: Iterable[Interval | None]) -> Interval | None:
@@ -552,7 +546,7 @@ def conv_macs(
     in_channels: int,
     out_channels: int,
     stride: PerAxis = 1,
-    padding: Any = 0,
+    padding: PaddingPerAxis = 0,
     dilation: PerAxis = 1,
     groups: int = 1,
     bias: bool = True,
@@ -587,7 +581,7 @@ def conv_transpose_macs(
     in_channels: int,
     out_channels: int,
     stride: PerAxis = 1,
-    padding: Any = 0,
+    padding: PaddingPerAxis = 0,
     dilation: PerAxis = 1,
     output_padding: PerAxis = 0,
     groups: int = 1,
@@ -633,7 +627,7 @@ def pool_cost(
     kernel: PerAxis,
     channels: int,
     stride: PerAxis | None = None,
-    padding: Any = 0,
+    padding: PaddingPerAxis = 0,
     dilation: PerAxis = 1,
     ceil_mode: bool = False,
     average: bool = False,

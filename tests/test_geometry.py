@@ -312,6 +312,14 @@ def test_union_is_the_hull_of_the_branches(left, right):
     assert joined.then(after) == a.then(after).union(b.then(after))
 
 
+def test_union_of_unlike_periods():
+    twos, threes = ([Window(s, s), Window(s, s, transposed=True)] for s in (2, 3))
+    joined = receptive_field(twos).union(receptive_field(threes))
+    assert (len(joined.intervals), joined.shift, joined.jump) == (6, 6, 1)
+    for unit in range(-7, 13):
+        assert joined.interval(unit) == hull(support(twos, unit) | support(threes, unit))
+
+
 def test_field_is_the_support_of_the_gradient():
     """C107: the pixels with a non-zero gradient under kernels of ones; AlexNet and a mixture."""
 
