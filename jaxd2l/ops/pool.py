@@ -237,11 +237,10 @@ def avg_pool(
         (1, *(s.stride for s in slides), 1),
         ((0, 0), *((s.low, max(s.reach, 0)) for s in slides), (0, 0)),
     )
+    assert_spatial_shape(total, [s.out for s in slides], "avg_pool")
     counts = reduce(np.multiply.outer, [_counts(s, count_include_pad) for s in slides])
     divisor = jnp.asarray(counts[None, ..., None], total.dtype)  # (1, *out, 1)
-    y = (total / divisor).astype(x.dtype)
-    assert_spatial_shape(y, [s.out for s in slides], "avg_pool")
-    return y
+    return (total / divisor).astype(x.dtype)
 
 
 def _flat(x: Array, what: str) -> Array:
