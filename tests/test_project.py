@@ -274,7 +274,6 @@ def test_every_module_and_public_class_has_a_docstring():
         ]
         lacking += [name for name, node in named if not ast.get_docstring(node)]
     assert_only_exceptions(lacking, (), "has no docstring")
-    assert lacking == []
 
 
 def test_files_stay_readable_in_one_sitting():
