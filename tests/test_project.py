@@ -25,6 +25,7 @@ ORDER = [
     {"layers"},
     {"models"},
     {"analysis", "checkpoint", "data", "interop", "optim", "parallel", "plot", "train"},
+    {"recipes"},
     {"jaxd2l"},  # the package's own __init__: what a first-time user types
     {"cli"},
     {"__main__"},
