@@ -87,6 +87,17 @@ def check_labels(labels: Any, num_classes: int) -> None:
         )
 
 
+def widen(labels: Array) -> Array:
+    """Integers of at least 32 bits: 8-bit labels cannot be compared with 300 classes.
+
+    Example:
+      >>> widen(jnp.array([255], jnp.uint8)).dtype
+      dtype('int32')
+    """
+    labels = jnp.asarray(labels)
+    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
+
+
 def pick(values: Array, labels: Array) -> Array:
     """The entry of the last axis that each label names: `values[..., labels]`.
 
@@ -106,9 +117,7 @@ def pick(values: Array, labels: Array) -> Array:
       Array([0.1, 0.5], dtype=float32)
     """
     check_classes(values, labels, "pick", "values")
-    values, labels = jnp.asarray(values), jnp.asarray(labels)
-    if labels.dtype.itemsize < 4:
-        labels = labels.astype(jnp.int32)
+    values, labels = jnp.asarray(values), widen(labels)
     beyond = jnp.asarray(values.shape[-1], labels.dtype)
     index = jnp.expand_dims(jnp.where(labels < 0, beyond, labels), -1)  # (..., 1)
     picked = jnp.take_along_axis(values, index, axis=-1, mode="fill", fill_value=jnp.nan)

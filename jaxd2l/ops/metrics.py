@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxd2l.checks import check_floating, check_integer, check_same_shape
-from jaxd2l.ops.losses import check_classes, masked_mean
+from jaxd2l.ops.losses import check_classes, masked_mean, widen
+from jaxd2l.ops.vector_norms import lp_norm
+from jaxd2l.records import as_int
 
 Array = jax.Array
 
@@ -37,11 +39,8 @@ def correct(logits: Array, labels: Array) -> Array:
       Array([False,  True], dtype=bool)
     """
     check_classes(logits, labels, "correct", "logits")
-    index = jnp.argmax(logits, axis=-1)
-    labels = jnp.asarray(labels)
-    if labels.dtype.itemsize < index.dtype.itemsize:
-        labels = labels.astype(index.dtype)
-    return index.astype(labels.dtype) == labels
+    labels = widen(labels)
+    return jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
 
 
 def accuracy(logits: Array, labels: Array, mask: Array | None = None) -> Array:
@@ -96,20 +95,19 @@ def confusion_matrix(
 
     Raises:
       TypeError: not integers, or the mask is not boolean.
-      ValueError: the shapes differ.
+      ValueError: the shapes differ, or num_classes is less than 1.
 
     Example:
       >>> confusion_matrix(jnp.array([0, 0, 1]), jnp.array([0, 1, 1]), 2)
       Array([[1, 1],
              [0, 1]], dtype=int32)
     """
+    num_classes = as_int(num_classes, "confusion_matrix: num_classes", 1)
     check_integer(labels, "confusion_matrix: labels")
     check_integer(predictions, "confusion_matrix: predictions")
     check_same_shape(labels, predictions, "confusion_matrix: labels and predictions")
-    rows, columns = jnp.ravel(labels), jnp.ravel(predictions)  # (n,)
-    counted = jnp.ones(rows.shape, bool)
-    for index in (rows, columns):
-        counted &= (index >= 0) & (index < num_classes)
+    rows, columns = (widen(jnp.ravel(i)) for i in (labels, predictions))  # (n,)
+    counted = (rows >= 0) & (rows < num_classes) & (columns >= 0) & (columns < num_classes)
     if mask is not None:
         if jnp.result_type(mask) != jnp.bool_:
             raise TypeError(f"confusion_matrix: mask must be boolean, got {jnp.result_type(mask)}")
@@ -177,7 +175,7 @@ def gradient_norms(grads: Any) -> dict[str, Array]:
     for path, leaf in jax.tree_util.tree_leaves_with_path(grads):
         text = jax.tree_util.keystr(path, simple=True, separator="/")
         check_floating(leaf, f"gradient_norms: leaf {text!r}")
-        norms[text] = jnp.sqrt(jnp.sum(jnp.square(_wide(leaf))))
+        norms[text] = lp_norm(_wide(leaf), 2)
     return norms
 
 
@@ -196,6 +194,8 @@ def global_norm(grads: Any) -> Array:
       >>> global_norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
       Array(5., dtype=float32)
     """
-    squares = [jnp.square(norm) for norm in gradient_norms(grads).values()]
-    with jax.numpy_dtype_promotion("standard"):
-        return jnp.sqrt(sum(squares, jnp.zeros((), jnp.float32)))
+    norms = list(gradient_norms(grads).values())
+    if not norms:
+        return jnp.zeros(())
+    wide = jnp.float64 if any(n.dtype == jnp.float64 for n in norms) else jnp.float32
+    return lp_norm(jnp.stack([norm.astype(wide) for norm in norms]), 2)

@@ -47,7 +47,7 @@ def lp_norm(x: Array, p: float, axis: int | Sequence[int] | None = None) -> Arra
     if p == 2:
         powers = jnp.square(x / scale)
     else:  # the power is kept away from 0, where its higher derivatives are not finite
-        some = size > 0
+        some = size != 0  # true for NaN
         powers = jnp.where(some, jnp.where(some, size / scale, 1) ** float(p), 0)
     total = jnp.sum(powers, axis=axes)
     empty = total == 0
