@@ -1,0 +1,174 @@
+"""Receptive fields: which input pixels a unit of a feature map can see."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias
+
+from jaxd2l.geometry.sizes import Window
+
+Interval: TypeAlias = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """Which input pixels each unit of a feature map can see, along one axis; exact.
+
+    `intervals[i]` is the first and last input pixel that unit i sees, for i in [0, period); unit
+    i + period sees the same shifted by `shift` pixels. Without transposed windows the period is 1.
+    A transposed window makes neighbours see different amounts, hence the phases; None marks a unit
+    that sees nothing (a hole that a kernel smaller than its stride leaves). Pixel 0 is the first
+    input pixel; negative numbers are padding, since the borders of the image are ignored. Inside
+    its interval a unit need not see every pixel (dilation).
+
+    `ReceptiveField()` is that of the input itself. Grow one with `then` and `union`.
+
+    Example:
+      >>> field = ReceptiveField().then(Window(7, 2, 3)).then(Window(3, 2, 1))
+      >>> field.size, field.jump, field.start, field.centre(0), field.interval(1)
+      (11, 4, -5, 0, (-1, 9))
+    """
+
+    intervals: tuple[Interval | None, ...] = ((0, 0),)
+    shift: int = 1
+
+    def __post_init__(self) -> None:
+        # Keep the shortest period, so that equal fields compare equal.
+        period = len(self.intervals)
+        for short in range(1, period):
+            if period % short or self.shift * short % period:
+                continue
+            part, shift = self.intervals[:short], self.shift * short // period
+            if all(_at(part, shift, i) == self.intervals[i] for i in range(short, period)):
+                object.__setattr__(self, "intervals", part)
+                object.__setattr__(self, "shift", shift)
+                return
+
+    @property
+    def size(self) -> int:
+        """The number of pixels from the first to the last seen; the largest over the units."""
+        return max((i[1] - i[0] + 1 for i in self.intervals if i is not None), default=0)
+
+    @property
+    def jump(self) -> int | Fraction:
+        """How many input pixels lie between neighbouring units: the effective stride.
+
+        A `Fraction` where it is not whole (after a transposed window).
+        """
+        return _plain(Fraction(self.shift, len(self.intervals)))
+
+    @property
+    def start(self) -> int | None:
+        """The first pixel that unit 0 sees (negative: in the padding); None if it sees nothing."""
+        return None if self.intervals[0] is None else self.intervals[0][0]
+
+    @property
+    def padding(self) -> int | None:
+        """The effective padding, `-start`."""
+        return None if self.start is None else -self.start
+
+    def interval(self, unit: int) -> Interval | None:
+        """The first and last pixel that `unit` sees; None if it sees nothing."""
+        return _at(self.intervals, self.shift, unit)
+
+    def centre(self, unit: int) -> int | Fraction | None:
+        """The middle of `interval(unit)`, a `Fraction` where it lies between two pixels."""
+        seen = self.interval(unit)
+        return None if seen is None else _plain(Fraction(seen[0] + seen[1], 2))
+
+    def then(self, window: Window) -> ReceptiveField:
+        """The field of the output of `window` applied to this feature map.
+
+        Without transposed windows: size + (k-1)*jump, jump*stride, start - low*jump, with k the
+        effective kernel.
+        """
+        units, shift = len(self.intervals), self.shift
+        if window.transposed:
+            units *= window.stride
+        else:
+            shift *= window.stride
+        return ReceptiveField(tuple(self._hull(window.reads(i)) for i in range(units)), shift)
+
+    def union(self, other: ReceptiveField) -> ReceptiveField:
+        """The field of a sum or concatenation of two branches: the hull of both.
+
+        Raises:
+          ValueError: the branches have different jumps, so their units do not stay aligned.
+
+        Example:
+          >>> branch = ReceptiveField().then(Window(3, padding=1))
+          >>> branch.union(ReceptiveField()).size
+          3
+        """
+        if self.jump != other.jump:
+            raise ValueError(
+                f"branches with different jumps cannot be joined: {self.jump} and {other.jump}"
+            )
+        units = math.lcm(len(self.intervals), len(other.intervals))
+        pairs = [(self.interval(i), other.interval(i)) for i in range(units)]
+        return ReceptiveField(tuple(_hull(pair) for pair in pairs), int(self.jump * units))
+
+    def _hull(self, units: range) -> Interval | None:
+        """The hull of what evenly spaced `units` see; only one period at each end can matter."""
+        period = len(self.intervals)
+        ends = (*units[:period], *units[-period:])
+        return _hull(self.interval(unit) for unit in ends)
+
+
+def _at(intervals: tuple[Interval | None, ...], shift: int, unit: int) -> Interval | None:
+    turns, phase = divmod(unit, len(intervals))
+    seen = intervals[phase]
+    return None if seen is None else (seen[0] + turns * shift, seen[1] + turns * shift)
+
+
+def _hull(intervals: Iterable[Interval | None]) -> Interval | None:
+    seen = [interval for interval in intervals if interval is not None]
+    if not seen:
+        return None
+    return min(lo for lo, _ in seen), max(hi for _, hi in seen)
+
+
+def _plain(value: Fraction) -> int | Fraction:
+    return value.numerator if value.denominator == 1 else value
+
+
+def receptive_field(windows: Iterable[Window]) -> ReceptiveField:
+    """The receptive field of the last feature map of a stack of windows, from the first one up.
+
+    r_n = r_(n-1) + (k_n - 1)*j_(n-1) and j_n = j_(n-1)*s_n, from r_0 = j_0 = 1: the product of
+    strides leaves out the layer's own. Dilation counts through the effective kernel. After
+    transposed windows it is exact for each unit, and `size` is the largest.
+
+    Source: Araujo, Norris & Sim, Distill 2019, doi:10.23915/distill.00021; D2L 7.2.
+
+    Example:
+      >>> field = receptive_field([Window(11, 4), Window(3, 2), Window(5, 1, 2)])
+      >>> field.size, field.jump, field.padding
+      (51, 8, 16)
+    """
+    field = ReceptiveField()
+    for window in windows:
+        field = field.then(window)
+    return field
+
+
+def receptive_field_top_down(windows: Sequence[Window]) -> int:
+    """The size of the receptive field, from the last window down: r = (r-1)*s + k, from r = 1.
+
+    A transposed window takes r to floor((r + k - 2)/s) + 1, the most inputs that r neighbouring
+    outputs can meet. Equal to `receptive_field(windows).size`, except that it is only an upper
+    bound where a strided window follows a transposed one (it may never meet the best alignment)
+    or a transposed window has gaps (dilation, or a kernel smaller than the stride).
+
+    Example:
+      >>> receptive_field_top_down([Window(11, 4), Window(3, 2), Window(5, 1, 2)])
+      51
+    """
+    size = 1
+    for window in reversed(windows):
+        k, s = window.effective_kernel, window.stride
+        size = (size + k - 2) // s + 1 if window.transposed else (size - 1) * s + k
+    return size

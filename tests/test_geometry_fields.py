@@ -1,0 +1,217 @@
+"""Receptive fields against index sets followed down by hand, and against gradient support."""
+
+import math
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from jaxd2l.geometry import (
+    ReceptiveField,
+    Window,
+    conv_parameters,
+    dense_parameters,
+    receptive_field,
+    receptive_field_top_down,
+)
+
+pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
+ordinary = st.builds(Window, st.integers(1, 5), st.integers(1, 3), pads, st.integers(1, 3))
+
+
+@st.composite
+def transposed(draw, gaps=True):
+    kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 3))
+    dilation = draw(st.integers(1, 3)) if gaps else 1
+    extra = draw(st.integers(0, max(stride, dilation) - 1))
+    kernel = kernel if gaps else max(kernel, stride)
+    return Window(kernel, stride, draw(pads), dilation, True, extra)
+
+
+def support(windows, unit):
+    """The set of input pixels that `unit` of the last map depends on, by definition."""
+    seen = {unit}
+    for w in reversed(windows):
+        low, k, s, d = w.sides[0], w.kernel, w.stride, w.dilation
+        if w.transposed:
+            near = range((min(seen, default=0) - 40) // s, (max(seen, default=0) + 40) // s + 1)
+            seen = {j for j in near for t in range(k) if j * s - low + d * t in seen}
+        else:
+            seen = {i * s - low + d * t for i in seen for t in range(k)}
+    return seen
+
+
+def hull(pixels):
+    return (min(pixels), max(pixels)) if pixels else None
+
+
+def check_field(windows):
+    field = receptive_field(windows)
+    hulls = {i: hull(support(windows, i)) for i in range(-9, 60)}
+    for unit, seen in hulls.items():
+        assert field.interval(unit) == seen
+        middle = None if seen is None else Fraction(sum(seen), 2)
+        assert field.centre(unit) == middle
+    assert field.size == max((s[1] - s[0] + 1 for s in hulls.values() if s), default=0)
+    assert field.start == (None if hulls[0] is None else hulls[0][0])
+    assert field.padding == (None if hulls[0] is None else -hulls[0][0])
+    jump = Fraction(1)
+    for w in windows:
+        jump = jump / w.stride if w.transposed else jump * w.stride
+    assert field.jump == jump
+    assert isinstance(field.jump, int) == (jump.denominator == 1)
+    return field
+
+
+@settings(max_examples=150)
+@given(st.lists(ordinary, max_size=4))
+def test_field_of_convolutions_and_pools(windows):
+    field = check_field(windows)
+    assert len(field.intervals) == 1
+    assert receptive_field_top_down(windows) == field.size
+    start, jump = 0, 1
+    for w in windows:
+        start, jump = start - w.sides[0] * jump, jump * w.stride
+    assert (field.start, field.jump) == (start, jump)
+
+
+@settings(max_examples=150)
+@given(st.lists(st.one_of(ordinary, transposed()), max_size=4))
+def test_field_of_mixed_stacks(windows):
+    """Any mixture, with holes and dilated transposed windows: exact for every unit."""
+    assume(math.prod(w.stride for w in windows if w.transposed) <= 27)
+    field = check_field(windows)
+    assert receptive_field_top_down(windows) >= field.size
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(ordinary, max_size=2),
+    st.lists(transposed(gaps=False), max_size=3),
+    st.lists(ordinary.filter(lambda w: w.stride == 1 and w.dilation == 1), max_size=2),
+)
+def test_both_recursions_agree_on_decoders(down, up, last):
+    windows = [*down, *up, *last]
+    assert receptive_field_top_down(windows) == check_field(windows).size
+
+
+def test_field_after_a_transposed_window():
+    up = Window(4, 2, 1, transposed=True)
+    field = receptive_field([up])
+    assert field.jump == Fraction(1, 2)
+    assert [field.interval(i) for i in range(4)] == [(-1, 0), (0, 1), (0, 1), (1, 2)]
+    assert [field.centre(i) for i in range(2)] == [Fraction(-1, 2), Fraction(1, 2)]
+    uneven = receptive_field([Window(3, 2, transposed=True)])
+    assert [uneven.interval(i) for i in range(3)] == [(-1, 0), (0, 0), (0, 1)]
+    assert uneven.size == 2
+    holes = receptive_field([Window(1, 2, transposed=True)])
+    assert [holes.interval(i) for i in range(3)] == [(0, 0), None, (1, 1)]
+    nothing = holes.then(Window(1, 2, (1, 0)))
+    assert (nothing.size, nothing.start, nothing.padding, nothing.centre(0)) == (
+        0,
+        None,
+        None,
+        None,
+    )
+    # A strided window that meets only the poorer alignment: the top-down size is a bound only.
+    meets = [Window(3, 2, 1, transposed=True), Window(1, 2)]
+    assert receptive_field(meets) == ReceptiveField()
+    assert receptive_field_top_down(meets) == 2
+
+
+def test_equal_fields_are_equal():
+    """The period is kept as short as it can be, so composition in another way compares equal."""
+    assert receptive_field([]) == ReceptiveField() == receptive_field([Window(1)])
+    up_down = receptive_field([Window(2, 2, transposed=True), Window(2, 2)])
+    assert up_down == ReceptiveField()
+    assert hash(up_down) == hash(ReceptiveField())
+    nearest = receptive_field([Window(2, 2), Window(2, 2, transposed=True)])
+    assert (nearest.intervals, nearest.jump) == (((0, 1), (0, 1)), 1)
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.one_of(ordinary, transposed()), max_size=2),
+    st.lists(st.one_of(ordinary, transposed()), max_size=2),
+)
+def test_union_is_the_hull_of_the_branches(left, right):
+    a, b = receptive_field(left), receptive_field(right)
+    if a.jump != b.jump:
+        with pytest.raises(ValueError, match="different jumps cannot be joined"):
+            a.union(b)
+        return
+    joined = a.union(b)
+    for unit in range(-6, 30):
+        assert joined.interval(unit) == hull(support(left, unit) | support(right, unit))
+    assert joined == b.union(a)
+    assert joined.jump == a.jump
+    after = Window(3, 2, (1, 0), 2)
+    assert joined.then(after) == a.then(after).union(b.then(after))
+
+
+def test_union_of_unlike_periods():
+    twos, threes = ([Window(s, s), Window(s, s, transposed=True)] for s in (2, 3))
+    joined = receptive_field(twos).union(receptive_field(threes))
+    assert (len(joined.intervals), joined.shift, joined.jump) == (6, 6, 1)
+    for unit in range(-7, 13):
+        assert joined.interval(unit) == hull(support(twos, unit) | support(threes, unit))
+
+
+def test_field_is_the_support_of_the_gradient():
+    """C107: the pixels with a non-zero gradient under kernels of ones; AlexNet and a mixture."""
+
+    def run(windows, x):
+        for w in windows:
+            k, (low, high) = w.effective_kernel, w.sides
+            crop = (k - 1 - low, k - 1 - high + w.output_padding)
+            x = lax.conv_general_dilated(
+                x,
+                jnp.ones((w.kernel, 1, 1)),
+                (1,) if w.transposed else (w.stride,),
+                [crop if w.transposed else w.sides],
+                (w.stride,) if w.transposed else None,
+                (w.dilation,),
+                ("NWC", "WIO", "NWC"),
+            )
+        return x[0, :, 0]
+
+    alexnet = [Window(11, 4), Window(3, 2), Window(5, 1, 2), Window(3, 2)] + [Window(3, 1, 1)] * 3
+    mixed = [Window(5, 2, 1), Window(3, 1, 2, 2), Window(4, 3, 1, transposed=True), Window(3, 1, 1)]
+    for windows, n, size in ((alexnet, 227, 163), (mixed, 60, None)):
+        field = receptive_field(windows)
+        if size:
+            assert field.size == size
+        rows = jax.jit(jax.jacrev(lambda x, windows=windows: run(windows, x)))(jnp.ones((1, n, 1)))
+        rows = np.asarray(rows)[:, 0, :, 0]
+        for unit, row in enumerate(rows):
+            pixels = np.flatnonzero(row)
+            lo, hi = field.interval(unit)
+            assert (pixels[0], pixels[-1]) == (max(lo, 0), min(hi, n - 1))
+
+
+def test_field_grows_linearly_without_stride():
+    """C108 is false for stride 1 (linear), true for stride or dilation above 1 (exponential)."""
+    fields = [receptive_field([Window(3)] * n).size for n in range(9)]
+    assert fields == [1 + 2 * n for n in range(9)]
+    strided = [receptive_field([Window(3, 2)] * n).size for n in range(9)]
+    assert strided == [2 ** (n + 1) - 1 for n in range(9)]
+    dilated = [receptive_field([Window(3, dilation=2**i) for i in range(n)]).size for n in range(9)]
+    assert dilated == strided
+
+
+def test_a_one_by_one_window_changes_no_field():
+    """F42: a 1x1 convolution is a dense layer per pixel."""
+    field = receptive_field([Window(7, 2, 3), Window(3, 2, 1, transposed=True)])
+    assert field.then(Window(1)) == field
+    assert conv_parameters((1, 1), 64, 10) == dense_parameters(64, 10)
+
+
+def test_large_windows_cost_nothing():
+    """Only the ends of what a window reads are looked at."""
+    windows = [Window(10**9), Window(10**9, 2, transposed=True), Window(10**9)]
+    assert receptive_field(windows).size == 2 * 10**9 - 1 == receptive_field_top_down(windows)
