@@ -1,6 +1,6 @@
 """Normalisation over the batch, or within an example (layer, group, instance, local response).
 
-Statistics are those of shifted values, x minus one of the values it averages: the result is the
+Statistics are those of shifted values, x minus a value or a rough mean of it: the result is the
 same, and an input with mean 1e4 and deviation 1 loses no digits. The variance comes from
 deviations, never from E[x^2] - E[x]^2. Half precision is computed in float32; results have the
 dtype of x. The output has mean 0 and variance 1 before scale and bias; it is Gaussian only if the
@@ -8,7 +8,7 @@ input was.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -50,41 +50,41 @@ def _affine(x: Array, gain: Array | None, bias: Array | None) -> Array:
     return x
 
 
+def _first(x: Array, axes: Iterable[int]) -> Array:
+    """The first element along each of `axes`, which stay, with size 1."""
+    for axis in axes:
+        x = lax.slice_in_dim(x, 0, 1, axis=axis)
+    return x
+
+
 def _batch_moments(
     x: Array, valid: Array | None, axis_name: Any
 ) -> tuple[Array, Array, Array, Array | float]:
     """Deviations of x (n, ..., c) from the mean; mean (c,); biased variance (c,); the count."""
-    axes = tuple(range(x.ndim - 1))
-    per_example = math.prod(x.shape[1:-1])
+
+    def everywhere(v: Any) -> Any:
+        return v if axis_name is None else lax.psum(v, axis_name)
 
     def total(v: Array) -> Array:
         if valid is not None:
             v = jnp.where(valid.reshape((-1,) + (1,) * (v.ndim - 1)), v, jnp.zeros_like(v))
-        s = jnp.sum(v, axis=axes)
-        return s if axis_name is None else lax.psum(s, axis_name)
+        return everywhere(jnp.sum(v, axis=tuple(range(v.ndim - 1))))
 
-    # One valid value per channel; the same on all devices.
-    example = 0 if valid is None else jnp.argmax(valid)
-    shift = lax.dynamic_index_in_dim(x, example, keepdims=False)
-    shift = lax.stop_gradient(shift[(0,) * (x.ndim - 2)])  # (c,)
-    count: Array | float
+    examples: Array | float
+    at_least_one: Array | float
     if valid is None:
-        count = float(x.shape[0] * per_example)
-        if axis_name is not None:
-            shift = lax.pmean(shift, axis_name)
-            count = count * lax.psum(1, axis_name)
+        examples = at_least_one = float(x.shape[0] * everywhere(1))
     else:
-        count = jnp.sum(valid.astype(x.dtype)) * per_example
-        if axis_name is not None:
-            some = jnp.any(valid)
-            shift = lax.psum(jnp.where(some, shift, jnp.zeros_like(shift)), axis_name)
-            shift = shift / jnp.maximum(lax.psum(some.astype(x.dtype), axis_name), 1)
-            count = lax.psum(count, axis_name)
-    parts = count if valid is None else jnp.maximum(count, 1)
+        examples = everywhere(jnp.sum(valid.astype(x.dtype)))
+        at_least_one = jnp.maximum(examples, 1)
+    positions = math.prod(x.shape[1:-1])
+    # The mean over one position of each example is near enough to shift by.
+    shift = lax.stop_gradient(total(_first(x, range(1, x.ndim - 1))) / at_least_one)  # (c,)
     shifted = x - _along(shift, x)
-    centre = total(shifted) / parts
+    centre = total(shifted) / (at_least_one * positions)
     deviations = shifted - _along(centre, x)
-    return deviations, shift + centre, total(deviations * deviations) / parts, count
+    var = total(deviations * deviations) / (at_least_one * positions)
+    return deviations, shift + centre, var, examples * positions
 
 
 def batch_norm(
@@ -180,10 +180,7 @@ def batch_norm(
 
 def _normalise(x: Array, axes: tuple[int, ...], eps: float) -> Array:
     """(x - mean) / sqrt(var + eps) over `axes`."""
-    shift = x
-    for axis in axes:
-        shift = lax.slice_in_dim(shift, 0, 1, axis=axis)
-    shifted = x - lax.stop_gradient(shift)
+    shifted = x - lax.stop_gradient(_first(x, axes))
     deviations = shifted - jnp.mean(shifted, axis=axes, keepdims=True)
     var = jnp.mean(deviations * deviations, axis=axes, keepdims=True)
     return deviations * lax.rsqrt(var + eps)
