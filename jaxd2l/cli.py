@@ -6,7 +6,9 @@ It only reads options and prints; the work is done by the library functions that
 import argparse
 import ast
 import json
+import math
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,33 @@ def _size(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 28,28,1") from None
 
 
+def _count(text: str) -> int:
+    value = _seed(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be at least 1, got 0")
+    return value
+
+
+def _seed(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be in [0, 2**32), got {value}")
+    return value
+
+
+def _rate(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text}")
+    return value
+
+
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -33,6 +62,16 @@ def _option(text: str) -> tuple[str, Any]:
         return name.replace("-", "_"), ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name.replace("-", "_"), value
+
+
+def _build(name: str, options: dict[str, Any]) -> Any:
+    from jaxd2l import models
+
+    try:
+        return models.build(name, **options)
+    except TypeError as error:  # an option of another type than the network's function takes
+        given = ", ".join(f"{k}={v!r}" for k, v in options.items())
+        raise Refused(f"cannot build {name} with {given}: {error}") from error
 
 
 def _models(arguments: argparse.Namespace) -> int:
@@ -46,9 +85,9 @@ def _models(arguments: argparse.Namespace) -> int:
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    from jaxd2l import analysis, models
+    from jaxd2l import analysis
 
-    net = models.build(arguments.name, **dict(arguments.set))
+    net = _build(arguments.name, dict(arguments.set))
     table = analysis.summarize(net, arguments.input)
     if arguments.json:
         print(table.to_json())
@@ -125,6 +164,21 @@ def _settings(arguments: argparse.Namespace, stored: dict[str, Any] | None) -> d
     return {**settings, **given, "options": {**chosen.options, **options}}
 
 
+def _stored_settings(folder: Path) -> dict[str, Any]:
+    """What the newest sound checkpoint of a run says the run was started with."""
+    from jaxd2l import checkpoint
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # train.fit will warn of a damaged one
+        newest = checkpoint.latest(folder, verify=True)
+    if newest is None:
+        raise Refused(f"--resume: there is no checkpoint in {folder}")
+    stored = checkpoint.read_metadata(newest).get("settings")
+    if stored is None:
+        raise Refused(f"--resume: {newest} was not written by jaxd2l train")
+    return dict(stored)
+
+
 def _pair(values: Any) -> tuple[int, int] | None:
     if values is None:
         return None
@@ -148,18 +202,18 @@ def _load_data(settings: dict[str, Any]) -> Any:
 def _train(arguments: argparse.Namespace) -> int:
     from jaxd2l import analysis, checkpoint, models, plot, recipes, train
 
+    models.options(arguments.name)  # refuses an unknown name before anything else is done
     if arguments.resume:
         folder = Path(arguments.out) if arguments.out else _newest_run(arguments.name)
+        stored = _stored_settings(folder)
     else:
         folder = Path(arguments.out) if arguments.out else _free_folder(arguments.name)
-    stored = None
-    if arguments.resume:
-        newest = checkpoint.latest(folder)
-        if newest is None:
-            raise Refused(f"--resume: there is no checkpoint in {folder}")
-        stored = checkpoint.read_metadata(newest).get("settings")
-        if stored is None:
-            raise Refused(f"--resume: {newest} was not written by this command")
+        stored = None
+        if checkpoint.latest(folder) is not None:
+            raise Refused(
+                f"--out: {folder} already holds a run; continue it with --resume, or choose "
+                f"another folder"
+            )
     settings = _settings(arguments, stored)
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["options"].items()}
     parts = _load_data(settings)
@@ -168,7 +222,7 @@ def _train(arguments: argparse.Namespace) -> int:
     if parts.train.classes is not None and "num_classes" in models.options(arguments.name):
         options.setdefault("num_classes", len(parts.train.classes))
     settings["options"] = options
-    net = models.build(arguments.name, **options)
+    net = _build(arguments.name, options)
     shape = parts.train.inputs.shape[1:]
     table = analysis.summarize(net, shape)
     if not arguments.quiet:
@@ -197,8 +251,13 @@ def _train(arguments: argparse.Namespace) -> int:
         meta={"settings": settings, "classes": parts.train.classes},
         progress=not arguments.quiet,
     )
+    written = [p.name for p in (checkpoint.latest(folder), folder / "metrics.jsonl") if p]
     if result.history:
-        plot.learning_curve(result.history, folder / "learning_curve.png", arguments.name)
+        try:
+            curve = folder / "learning_curve.png"
+            written.append(plot.learning_curve(result.history, curve, arguments.name).name)
+        except ImportError as error:  # the run itself is complete and saved
+            print(f"jaxd2l: no learning curve drawn: {error}", file=sys.stderr)
     if result.interrupted:
         step = int(result.train_state.step)
         again = f"jaxd2l train {arguments.name} --out {folder} --resume"
@@ -209,8 +268,7 @@ def _train(arguments: argparse.Namespace) -> int:
         print(f"test accuracy {100 * last['test_accuracy']:.1f} %")
     elif "test_loss" in last:
         print(f"test loss {last['test_loss']:.6f}")
-    newest = checkpoint.latest(folder)
-    print(f"wrote {folder}: {newest.name if newest else ''}, metrics.jsonl, learning_curve.png")
+    print(f"wrote {folder}: {', '.join(written)}")
     return 0
 
 
@@ -227,9 +285,10 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     settings = meta.get("settings")
     if settings is None:
         raise Refused(f"{arguments.checkpoint} was not written by jaxd2l train")
-    if arguments.data is not None:
-        settings |= {"data": arguments.data, "hold_out": arguments.hold_out}
-    elif arguments.hold_out is not None:
+    data_path = None if arguments.data is None else str(Path(arguments.data).resolve())
+    if data_path not in (None, settings["data"]):
+        settings |= {"data": data_path, "hold_out": None}
+    if arguments.hold_out is not None:
         settings |= {"hold_out": arguments.hold_out}
     settings = {"size": None, "channels": None, **settings}
     parts = _load_data(settings)
@@ -237,6 +296,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     shape = tuple(meta["input_shape"])
     if part.inputs.shape[1:] != shape:
         raise Refused(f"the data has inputs of shape {part.inputs.shape[1:]}, the network {shape}")
+    trained_on = meta.get("classes")
+    if part.classes is not None and trained_on is not None and list(part.classes) != trained_on:
+        raise Refused(
+            f"the data has the classes {', '.join(part.classes)}, the network was trained on "
+            f"{', '.join(trained_on)}"
+        )
     task = settings["task"]
     measured = train.evaluate(
         net,
@@ -350,7 +415,11 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or a run's folder")
     add.add_argument("--data", help="a folder as for train (default: what it was trained on)")
     add.add_argument(
-        "--hold-out", type=int, help="how many examples are test data (default: as trained)"
+        "--hold-out",
+        type=_count,
+        metavar="N",
+        help="measure on N held-out examples, chosen as by train (default: as in training; a fifth "
+        "of other data that has no test part)",
     )
     add.add_argument("--json", action="store_true", help="as a JSON object")
     add.set_defaults(run=_evaluate)
@@ -400,21 +469,23 @@ def _add_train(add: argparse.ArgumentParser) -> None:
     )
     add.add_argument(
         "--hold-out",
-        type=int,
+        type=_count,
         metavar="N",
         help="hold out N examples to test on, the last ones of IDX files, else a fixed random "
         "choice (default: a fifth, where the data has no test part)",
     )
     _add_set(add)
-    add.add_argument("--epochs", type=int, help=_by_network("epochs", "passes over the data"))
-    add.add_argument("--batch-size", type=int, help=_by_network("batch_size", "examples per step"))
+    add.add_argument("--epochs", type=_count, help=_by_network("epochs", "passes over the data"))
+    add.add_argument(
+        "--batch-size", type=_count, help=_by_network("batch_size", "examples per step")
+    )
     add.add_argument(
         "--optimizer",
         choices=("adam", "momentum", "sgd"),
         help=_by_network("optimizer", "update rule; momentum is SGD with 0.9"),
     )
-    add.add_argument("--learning-rate", type=float, help=_by_network("learning_rate", "step size"))
-    add.add_argument("--seed", type=int, help="of parameters, batches and dropout (default: 0)")
+    add.add_argument("--learning-rate", type=_rate, help=_by_network("learning_rate", "step size"))
+    add.add_argument("--seed", type=_seed, help="of parameters, batches and dropout (default: 0)")
     add.add_argument(
         "--out",
         metavar="DIR",
@@ -428,7 +499,7 @@ def _add_train(add: argparse.ArgumentParser) -> None:
     )
     add.add_argument(
         "--save-every",
-        type=int,
+        type=_count,
         metavar="STEPS",
         help="also save a checkpoint after so many steps (default: after every epoch only)",
     )
@@ -441,7 +512,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.run(arguments))
     except (Refused, ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"jaxd2l: {error}", file=sys.stderr)
+        notes = getattr(error, "__notes__", ())
+        print(" ".join([f"jaxd2l: {error}", *notes]), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("jaxd2l: interrupted", file=sys.stderr)

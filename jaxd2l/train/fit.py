@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import os
 import signal
 import threading
@@ -114,13 +115,13 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 
     def handle(number: int, frame: Any) -> None:
         pressed.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before if callable(before) else signal.default_int_handler)
 
     signal.signal(signal.SIGINT, handle)
     try:
         yield pressed.is_set
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
 def _copied(train: TrainState) -> TrainState:
@@ -129,14 +130,17 @@ def _copied(train: TrainState) -> TrainState:
 
 
 def _read_history(path: Path) -> list[Record]:
+    """The records in a metrics file; null stands for a figure that was not finite."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: math.nan if v is None else v for k, v in line.items()} for line in lines]
 
 
 def _append(path: Path, record: Record) -> None:
+    plain = {k: v if math.isfinite(v) else None for k, v in record.items()}
     with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(json.dumps(plain, allow_nan=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -201,6 +205,9 @@ def fit(
       ['epoch', 'seconds', 'step', 'train_accuracy', 'train_loss']
     """
     epochs = as_int(epochs, "fit: epochs", 1)
+    seed = as_int(seed, "fit: seed", 0)
+    if seed >= 2**32:  # jax keeps the low 32 bits only
+        raise ValueError(f"fit: seed must be below 2**32, got {seed}")
     if save_every is not None:
         save_every = as_int(save_every, "fit: save_every", 1)
     if resume and folder is None:
@@ -312,12 +319,13 @@ class _Run:
         """The state to start from and the history so far."""
         if self.folder is None:
             return _copied(fresh), []
-        newest = checkpoint.latest(self.folder, verify=True) if self.folder.exists() else None
+        newest = checkpoint.latest(self.folder)
         if newest is not None and not resume:
             raise ValueError(
                 f"fit: {self.folder} already holds a run (up to {newest.name}); "
                 f"pass resume=True to continue it, or choose another folder"
             )
+        newest = checkpoint.latest(self.folder, verify=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         if newest is None:
             self.metrics_path.unlink(missing_ok=True)

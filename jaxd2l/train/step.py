@@ -124,8 +124,22 @@ def start(
     )
 
 
-def per_example(values: Array) -> Array:
-    """A loss of shape (n, ...) as one value per example, the mean over the other axes: (n,)."""
+def per_example(values: Array, n: int, name: str) -> Array:
+    """A loss or metric of shape (n, ...) as the mean over the other axes: (n,).
+
+    Raises:
+      ValueError: there is not one value for each of the `n` examples, for instance a mean.
+
+    Example:
+      >>> per_example(jnp.array([[1.0, 3.0], [0.0, 1.0]]), 2, "loss").tolist()
+      [2.0, 0.5]
+    """
+    values = jnp.asarray(values)
+    if values.shape[:1] != (n,):
+        raise ValueError(
+            f"{name} must give one value per example, shape ({n}, ...), got {values.shape}; "
+            f"do not take the mean, so that padding can be left out of it"
+        )
     return values if values.ndim == 1 else values.mean(axis=tuple(range(1, values.ndim)))
 
 
@@ -136,7 +150,10 @@ def _sums(
         return jnp.sum(jnp.where(mask, values.astype(jnp.float32), 0.0))
 
     sums = {"loss": total(loss_values), "count": jnp.sum(mask, dtype=jnp.int32)}
-    measured = {name: total(per_example(f(outputs, targets))) for name, f in metrics.items()}
+    measured = {
+        name: total(per_example(f(outputs, targets), mask.shape[0], f"the metric {name!r}"))
+        for name, f in metrics.items()
+    }
     return sums | measured
 
 
@@ -179,7 +196,7 @@ def make_update(
             outputs, state = functions.apply(
                 params, train.state, inputs, key=key, train=True, mask=mask if padded else None
             )
-            values = per_example(loss(outputs, targets))
+            values = per_example(loss(outputs, targets), mask.shape[0], "the loss")
             mean = losses.masked_mean(values, mask) if padded else values.mean()
             return mean, (values, outputs, state)
 
@@ -228,7 +245,7 @@ def make_evaluate(
     @jax.jit
     def add(params: Any, state: Any, batch: Any, totals: dict[str, Array]) -> dict[str, Array]:
         outputs, _ = functions.apply(params, state, batch.inputs, train=False)
-        values = per_example(loss(outputs, batch.targets))
+        values = per_example(loss(outputs, batch.targets), batch.mask.shape[0], "the loss")
         sums = _sums(values, outputs, batch.targets, batch.mask, metrics)
         return {name: totals[name] + value for name, value in sums.items()}
 
