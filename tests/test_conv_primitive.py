@@ -22,6 +22,11 @@ def lax_conv(x, w, **params):
     return lax.conv_general_dilated(x, w, dimension_numbers=names, **params)
 
 
+def fast_jit(function):
+    """Compiled with few optimisations: these tests compile much and run little."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
 def draw(seed, *shapes, dtype=np.float64):
     rs = np.random.RandomState(seed)
     return [jnp.asarray(rs.randn(*shape).astype(dtype)) for shape in shapes]
@@ -64,7 +69,7 @@ def example(config):
 def test_values_and_all_derivatives_to_second_order_equal_lax(config, x64):
     params, x, w, tx, tw = example(config)
 
-    @jax.jit
+    @fast_jit
     def everything(x, w, tx, tw):
         def of(function):
             def loss(x, w):
@@ -87,13 +92,13 @@ def test_values_and_all_derivatives_to_second_order_equal_lax(config, x64):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("config", [CONFIGS[1], CONFIGS[5], CONFIGS[6]], ids=str)
+@pytest.mark.parametrize("config", [CONFIGS[1], CONFIGS[6]], ids=str)
 def test_batching_over_either_or_both_arguments_equals_lax(config, x64):
     params, x, w, _, _ = example(config)
     xs, ws = draw(1, (3, *x.shape), (3, *w.shape))
     xs_inside, ws_inside = jnp.moveaxis(xs, 0, -1), jnp.moveaxis(ws, 0, 2)
 
-    @jax.jit
+    @fast_jit
     def everything(x, w, xs, ws, xs_inside, ws_inside):
         def of(function):
             def f(x, w):
@@ -131,17 +136,16 @@ def test_more_groups_than_are_split_take_the_grouped_path(x64):
     np.testing.assert_allclose(bilinear_conv(x, w, **params), lax_conv(x, w, **params), atol=1e-12)
 
 
-@pytest.mark.parametrize("config", [CONFIGS[1], CONFIGS[5]], ids=str)
-def test_check_grads(config, x64):
-    params, x, w, _, _ = example(config)
-    check_grads(lambda x, w: jnp.sin(bilinear_conv(x, w, **params)), (x, w), order=2)
+def test_check_grads(x64):
+    params, x, w, _, _ = example(CONFIGS[1])
+    check_grads(jax.jit(lambda x, w: jnp.sin(bilinear_conv(x, w, **params))), (x, w), order=2)
 
 
 def test_further_transforms_equal_lax(x64):
     params = options(2, (1, 1), 1, 1, 1, 2)
     x, w, c = draw(3, (2, 5, 5, 2), (3, 3, 2, 2), (2, 3, 3, 2))
 
-    @jax.jit
+    @fast_jit
     def everything(x, w, c):
         def of(function):
             def f(x, w):
