@@ -55,7 +55,7 @@ class Summary:
     """A network measured without running it; `str`, `to_markdown` and `to_json` show it.
 
     Attributes:
-      rows: one per layer, in order of execution.
+      rows: one per layer, in order of execution, and one where branches join (`block/add`).
       input_shape: of one example.
       parameters, macs: totals.
       statistics: how many running statistics.
@@ -199,7 +199,9 @@ class _Measure:
                     shape = split_shape(shape, len(branches), path)
                 ends = [self.layer(branch, path, shape, fields, tied) for branch in branches]
                 out = combined_shape(combine, [end[0] for end in ends], path)
-                return out, _union([end[1] for end in ends], path)
+                fields = _union([end[1] for end in ends], path)
+                self.row((*path, combine), type(layer).__name__, out, fields)
+                return out, fields
             case Repeat(child, times):
                 for i in range(times):
                     numbered = (*path[:-1], f"{path[-1]}[{i}]") if layer.name else (*path, f"[{i}]")
@@ -219,25 +221,39 @@ class _Measure:
             fields = None
         elif windows and fields is not None:
             fields = tuple(f.then(w) for f, w in zip(fields, windows, strict=True))
+        elif fields is not None:  # an embedding: what was the feature axis is now a spatial one
+            fields += (ReceptiveField(),) * (len(out) - len(shape))
         drawn = jax.eval_shape(lambda key: layer.init(key, shape, self.dtype), jax.random.key(0))
         params, state = (jax.tree.leaves(tree) for tree in drawn)
         count = 0 if tied else sum(math.prod(p.shape) for p in params)
         if not tied:
             self.statistics += sum(math.prod(s.shape) for s in state)
             self.bytes += sum(math.prod(a.shape) * a.dtype.itemsize for a in (*params, *state))
+        where = path if layer.name else (*path, label_of(layer))
+        self.row(where, type(layer).__name__, out, fields, count, layer.macs(shape))
+        return out, fields
+
+    def row(
+        self,
+        path: tuple[str, ...],
+        kind: str,
+        out: Shape,
+        fields: Fields,
+        parameters: int = 0,
+        macs: int = 0,
+    ) -> None:
         self.rows.append(
             Row(
-                "/".join(path if layer.name else (*path, label_of(layer))),
-                type(layer).__name__,
+                "/".join(path),
+                kind,
                 out,
-                count,
-                layer.macs(shape),
+                parameters,
+                macs,
                 None if fields is None else tuple(f.size for f in fields),
                 None if fields is None else tuple(f.jump for f in fields),
                 None if fields is None else tuple(f.start for f in fields),
             )
         )
-        return out, fields
 
 
 def _union(ends: list[Fields], path: tuple[str, ...]) -> Fields:

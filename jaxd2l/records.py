@@ -7,6 +7,8 @@ were declared with `record` are ever rebuilt from a file: nothing is imported by
 
 import dataclasses
 import json
+import math
+import numbers
 import operator
 from typing import Any, TypeVar, dataclass_transform
 
@@ -18,13 +20,22 @@ _types: dict[str, type] = {}
 
 
 def _repr(self: Any) -> str:
+    fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
     shown = []
     for field in dataclasses.fields(self):
-        value = getattr(self, field.name)
-        default = field.default
-        if default is dataclasses.MISSING or value != default:
-            shown.append(f"{field.name}={value!r}")
+        others = {name: value for name, value in fields.items() if name != field.name}
+        if field.default is dataclasses.MISSING or not _gives(self, others):
+            shown.append(f"{field.name}={fields[field.name]!r}")
     return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _gives(value: Any, fields: dict[str, Any]) -> bool:
+    """Whether these fields are enough to make `value`: what is left out is its default, which
+    `__post_init__` may have written in another form (stride 1 as (1, 1))."""
+    try:
+        return bool(type(value)(**fields) == value)
+    except Exception:  # a default may be refused beside the other fields
+        return False
 
 
 @dataclass_transform(frozen_default=True)
@@ -35,8 +46,11 @@ def record(cls: type[T]) -> type[T]:
     values work too, but then the record cannot be written to a file). Normalise and validate in
     `__post_init__`.
 
+    `repr` leaves out the fields that have their default.
+
     Raises:
-      ValueError: another class of the same name is registered from another module.
+      ValueError: another class of the same name is registered from another module, or a field is
+        called "type", which is how `dump` writes the class.
 
     Example:
       >>> from jaxd2l.records import dump, load, record
@@ -52,6 +66,8 @@ def record(cls: type[T]) -> type[T]:
     if "__repr__" not in cls.__dict__:
         cls.__repr__ = _repr  # type: ignore[method-assign, assignment]
     made = dataclasses.dataclass(frozen=True)(cls)
+    if any(field.name == "type" for field in dataclasses.fields(made)):  # type: ignore[arg-type]
+        raise ValueError(f"{made.__name__}: a record cannot have a field called 'type'")
     known = _types.get(made.__name__)
     if known is not None and known.__module__ != made.__module__:
         raise ValueError(
@@ -59,13 +75,14 @@ def record(cls: type[T]) -> type[T]:
             f"choose another class name"
         )
     jax.tree_util.register_static(made)
+    made._is_record = True  # type: ignore[attr-defined]
     _types[made.__name__] = made
     return made
 
 
 def is_record(value: Any) -> bool:
     """True for instances (not classes) of types declared with `record`."""
-    return _types.get(type(value).__name__) is type(value)
+    return "_is_record" in vars(type(value))  # its own: a subclass must be declared too
 
 
 def as_int(value: Any, what: str, minimum: int) -> int:
@@ -87,6 +104,27 @@ def as_int(value: Any, what: str, minimum: int) -> int:
         raise TypeError(f"{what} must be an integer, got {value!r}") from None
     if number < minimum:
         raise ValueError(f"{what} must be at least {minimum}, got {number}")
+    return number
+
+
+def as_float(value: Any, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:
+    """`value` as a finite Python float between `minimum` and `maximum`, both allowed.
+
+    Raises:
+      TypeError: not a real number (a bool or an array is not one).
+      ValueError: NaN, infinite or outside the bounds; the message starts with `what`.
+
+    Example:
+      >>> as_float(1, "decay", 0, 1)
+      1.0
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{what} must be a number, got {value!r}")
+    number = float(value)
+    if not math.isfinite(number) or not minimum <= number <= maximum:
+        bounds = [f">= {minimum:g}"] if minimum > -math.inf else []
+        bounds += [f"<= {maximum:g}"] if maximum < math.inf else []
+        raise ValueError(f"{what} must be {' and '.join(bounds) or 'finite'}, got {number}")
     return number
 
 

@@ -14,6 +14,8 @@ from jaxd2l.layers.composites import Split as Split
 from jaxd2l.layers.composites import Tied as Tied
 from jaxd2l.layers.conv import Conv as Conv
 from jaxd2l.layers.conv import ConvTranspose as ConvTranspose
+from jaxd2l.layers.conv_forms import LocallyConnected as LocallyConnected
+from jaxd2l.layers.conv_forms import TiledConv as TiledConv
 from jaxd2l.layers.core import Context as Context
 from jaxd2l.layers.core import Layer as Layer
 from jaxd2l.layers.core import Parameter as Parameter
@@ -23,6 +25,7 @@ from jaxd2l.layers.interpreters import apply as apply
 from jaxd2l.layers.interpreters import init as init
 from jaxd2l.layers.interpreters import output_shape as output_shape
 from jaxd2l.layers.interpreters import walk as walk
+from jaxd2l.layers.linear import RBF as RBF
 from jaxd2l.layers.linear import ConstantDense as ConstantDense
 from jaxd2l.layers.linear import CosineDense as CosineDense
 from jaxd2l.layers.linear import Dense as Dense

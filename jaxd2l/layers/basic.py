@@ -1,21 +1,32 @@
 """Layers without parameters of their own: activations, dropout, reshaping, wrapped functions."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxd2l.geometry import Window
-from jaxd2l.layers.core import Array, Context, Layer, Params, Shape, State, check_name
+from jaxd2l.layers.core import (
+    Array,
+    Context,
+    Layer,
+    Params,
+    Shape,
+    State,
+    check_flags,
+    check_name,
+    per_position,
+)
 from jaxd2l.ops.activations import ACTIVATIONS
 from jaxd2l.ops.dropout import classic_dropout, dropout
-from jaxd2l.records import as_int, record
+from jaxd2l.records import as_float, as_int, record
 
 
 @record
 class Activation(Layer):
-    """An elementwise nonlinearity by name: relu, sigmoid, tanh, softplus, gelu, ...
+    """A nonlinearity by name: relu, sigmoid, tanh, softplus, gelu, ..., softmax over features.
 
     Raises:
       ValueError: the name is not in `jaxd2l.ops.activations.ACTIVATIONS`.
@@ -44,7 +55,7 @@ class Activation(Layer):
         return ACTIVATIONS[self.kind](x), state
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
-        return ()
+        return per_position(input_shape) if "softmax" in self.kind else ()
 
 
 @record
@@ -88,14 +99,9 @@ class Dropout(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "Dropout")
-        if isinstance(self.rate, bool) or not isinstance(self.rate, int | float):
-            raise TypeError(f"Dropout {self.name!r}: rate must be a number, got {self.rate!r}")
-        if not 0 <= self.rate <= 1:
-            raise ValueError(
-                f"Dropout {self.name!r}: rate is the fraction dropped, 0 <= rate <= 1, "
-                f"got {self.rate}"
-            )
-        object.__setattr__(self, "rate", float(self.rate))
+        check_flags(self, "classic")
+        what = f"Dropout {self.name!r}: rate (the fraction dropped)"
+        object.__setattr__(self, "rate", as_float(self.rate, what, 0, 1))
 
     def apply(
         self, params: Params, state: State, x: Array, context: Context
@@ -122,10 +128,7 @@ class Flatten(Layer):
     """
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        size = 1
-        for n in input_shape:
-            size *= n
-        return (size,)
+        return (math.prod(input_shape),)
 
     def apply(
         self, params: Params, state: State, x: Array, context: Context
@@ -148,11 +151,13 @@ class Reshape(Layer):
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.shape, Sequence):
+            raise TypeError(f"Reshape: shape must be a tuple of integers, got {self.shape!r}")
         sizes = tuple(as_int(n, "Reshape: each size", 1) for n in self.shape)
         object.__setattr__(self, "shape", sizes)
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if Flatten().output_shape(input_shape) != Flatten().output_shape(self.shape):
+        if math.prod(input_shape) != math.prod(self.shape):
             raise ValueError(f"Reshape: cannot reshape {input_shape} to {self.shape}")
         return self.shape
 
@@ -169,8 +174,8 @@ class Powers(Layer):
     Source: D2L 3.6 (older edition 4.4).
 
     Example:
-      >>> Powers(3).apply({}, {}, jnp.array([[2.0]]), None)[0].round(4).tolist()
-      [[2.0, 2.0, 1.3333]]
+      >>> Powers(3).apply({}, {}, jnp.array([[2.0]]), None)[0].tolist()
+      [[2.0, 2.0, 1.3333333730697632]]
     """
 
     degree: int
@@ -215,15 +220,16 @@ class Function(Layer):
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise TypeError(f"Function: expected a function, got {self.function!r}")
+        check_flags(self, "pointwise")
         if self.name is not None:
             check_name(self.name, "Function")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         # Two batch sizes, so that a function that loses the batch axis is found out.
-        ys = [
-            jax.eval_shape(self.function, jax.ShapeDtypeStruct((n, *input_shape), jnp.float32))
-            for n in (2, 3)
-        ]
+        try:
+            ys = self._outputs(input_shape, jnp.float32)
+        except TypeError:
+            ys = self._outputs(input_shape, jnp.int32)  # a function of tokens
         shapes = [getattr(y, "shape", None) for y in ys]
         if shapes[0] is None or shapes[1] is None:
             raise ValueError(f"Function: it must return one array, got {ys[0]!r}")
@@ -233,6 +239,12 @@ class Function(Layer):
                 f"{shapes[0]}, a batch (3, *{input_shape}) gave {shapes[1]}"
             )
         return tuple(shapes[0][1:])
+
+    def _outputs(self, input_shape: Shape, dtype: Any) -> list[Any]:
+        return [
+            jax.eval_shape(self.function, jax.ShapeDtypeStruct((n, *input_shape), dtype))
+            for n in (2, 3)
+        ]
 
     def apply(self, params: Params, state: State, x: Array, context: Context) -> tuple[Any, State]:
         return self.function(x), state

@@ -15,8 +15,11 @@ COMBINE = ("add", "concat", "multiply")
 
 def sibling_names(layer: Any) -> list[str]:
     """The names that `layer` takes up in the level of the parameter dict it stands in."""
-    if layer.name is not None:
-        return [layer.name]
+    return level_names(layer) if layer.name is None else [layer.name]
+
+
+def level_names(layer: Any) -> list[str]:
+    """The names of the layers inside a composite, those of unnamed composites in it included."""
     match layer:
         case Serial(children) | Parallel(children) | Split(children):
             return [name for child in children for name in sibling_names(child)]

@@ -1,6 +1,7 @@
 """Convolutional layers in one, two and three dimensions."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from jaxd2l.geometry import Window, conv_macs, conv_transpose_macs
@@ -13,6 +14,8 @@ from jaxd2l.layers.core import (
     Params,
     Shape,
     State,
+    check_flags,
+    check_initializers,
     check_name,
 )
 from jaxd2l.ops import conv as conv_ops
@@ -29,7 +32,7 @@ def normalise(owner: Any, what: str) -> None:
     An int kernel means a square one in two dimensions; `(3,)` is a kernel in one dimension.
     """
     kernel = owner.kernel
-    rank = 2 if isinstance(kernel, int) else len(kernel)
+    rank = len(kernel) if isinstance(kernel, Sequence) and not isinstance(kernel, str) else 2
     if rank not in (1, 2, 3):
         raise ValueError(f"{what}: kernel must have 1, 2 or 3 axes, got {kernel!r}")
     kernel = per_axis(kernel, rank, f"{what}: kernel")
@@ -103,6 +106,8 @@ class Conv(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "Conv")
+        check_flags(self, "bias")
+        check_initializers(self, "kernel_init", "bias_init")
         what = f"Conv {self.name!r}"
         object.__setattr__(self, "features", as_int(self.features, f"{what}: features", 1))
         object.__setattr__(self, "groups", as_int(self.groups, f"{what}: groups", 1))
@@ -179,12 +184,15 @@ class ConvTranspose(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "ConvTranspose")
+        check_flags(self, "bias")
+        check_initializers(self, "kernel_init", "bias_init")
         what = f"ConvTranspose {self.name!r}"
         object.__setattr__(self, "features", as_int(self.features, f"{what}: features", 1))
         object.__setattr__(self, "groups", as_int(self.groups, f"{what}: groups", 1))
         normalise(self, what)
         extra = per_axis(self.output_padding, len(self.kernel), f"{what}: output_padding", 0)
         object.__setattr__(self, "output_padding", extra)
+        self.windows(())  # refuses an output_padding that is too large
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...]:
         return make_windows(

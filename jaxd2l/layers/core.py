@@ -41,6 +41,25 @@ def check_name(name: Any, owner: str) -> None:
         )
 
 
+def check_flags(owner: Any, *fields: str) -> None:
+    """Refuse fields that are not True or False, such as an activation in the place of `bias`."""
+    for field in fields:
+        value = getattr(owner, field)
+        if not isinstance(value, bool):
+            raise TypeError(f"{type(owner).__name__}: {field} must be True or False, got {value!r}")
+
+
+def check_initializers(owner: Any, *fields: str) -> None:
+    """Refuse fields that are not initialisers."""
+    for field in fields:
+        value = getattr(owner, field)
+        if not callable(value):
+            raise TypeError(
+                f"{type(owner).__name__}: {field} must be an initialiser such as "
+                f"initializers.HeNormal(), got {value!r}"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Parameter:
     """One declared array: its shape, the initialiser that fills it, and its (fan in, fan out).
@@ -115,6 +134,12 @@ def fold_path(key: Array, path: tuple[Any, ...]) -> Array:
     return key
 
 
+def per_position(input_shape: Shape) -> tuple[Window, ...] | None:
+    """The `windows` of a layer that mixes the features of a position: of (features,) it sees the
+    whole input, of (h, w, c) its own position."""
+    return None if len(input_shape) == 1 else ()
+
+
 class Layer:
     """Base of all layers. Subclass it, decorate with `@record`, and override what differs.
 
@@ -143,17 +168,16 @@ class Layer:
       {'affine': {'scale': (3,), 'shift': (3,)}, 'head': {'bias': (2,), 'kernel': (3, 2)}}
     """
 
-    if TYPE_CHECKING:
-        name: Any  #: one part of the path, or None
     #: What a row of the summary calls a layer without a name.
     label: ClassVar[Any] = None
+    if TYPE_CHECKING:
+        name: Any  #: one part of the path, or None
+    else:
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if not hasattr(cls, "name") and not any(
-            "name" in vars(c).get("__annotations__", {}) for c in cls.__mro__
-        ):
-            cls.name = None  # a class without the field stands for layers without a name
+        def __getattr__(self, attribute):  # asked only for what is not found elsewhere
+            if attribute == "name":
+                return None  # a class without the field stands for layers without a name
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {attribute!r}")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Shape of one output, without the batch axis. Raise ValueError for unfit input."""

@@ -19,7 +19,7 @@ class FlaxModule(Layer):
     sense); None passes none. Its dropout gets this layer's key.
 
     A network with a Flax module in it cannot be written to a file; keep it in code. The receptive
-    field is reported as the whole input.
+    field is reported as the whole input, and MACs are not counted.
 
     Raises:
       TypeError: not a linen module (wrap an nnx one with `nnx.bridge.to_linen`).

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxd2l.layers.composites import Parallel, Repeat, Serial, Split, Tied
+from jaxd2l.layers.composites import (
+    Parallel,
+    Repeat,
+    Serial,
+    Split,
+    Tied,
+    level_names,
+    sibling_names,
+)
 from jaxd2l.layers.core import (
     Array,
     Context,
@@ -72,7 +80,7 @@ def combined_shape(combine: str, shapes: list[Shape], path: tuple[Any, ...]) -> 
     """
     where = path_text(path) or "the top level"
     if combine == "concat":
-        if len({shape[:-1] for shape in shapes}) > 1:
+        if () in shapes or len({shape[:-1] for shape in shapes}) > 1:
             raise ValueError(
                 f"branches at {where!r} cannot be concatenated: all but the last axis must agree, "
                 f"got {shapes}"
@@ -88,10 +96,10 @@ def combined_shape(combine: str, shapes: list[Shape], path: tuple[Any, ...]) -> 
 
 def split_shape(shape: Shape, parts: int, path: tuple[Any, ...]) -> Shape:
     """The shape of each of `parts` equal parts of the features."""
-    if shape[-1] % parts:
+    if not shape or shape[-1] % parts:
         raise ValueError(
-            f"Split at {path_text(path) or 'the top level'!r}: {shape[-1]} features cannot be "
-            f"divided over {parts} branches"
+            f"Split at {path_text(path) or 'the top level'!r}: {shape[-1] if shape else 'no'} "
+            f"features cannot be divided over {parts} branches"
         )
     return (*shape[:-1], shape[-1] // parts)
 
@@ -212,6 +220,14 @@ def init(
     check_network(net)
     shape = check_shape(input_shape)
     overrides = tuple((initializers or {}).items())
+    for pattern, initializer in overrides:
+        if not isinstance(pattern, str) or not callable(initializer):
+            raise TypeError(
+                f"init: initializers maps path patterns to initialisers, "
+                f"got {pattern!r}: {initializer!r}"
+            )
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"init: key must be a random key, jax.random.key(seed), got {key!r}")
     return _jitted_init(net, key, shape, jnp.dtype(dtype), overrides)
 
 
@@ -386,6 +402,12 @@ def apply(
         raise TypeError(f"apply: train must be True or False (a static value), got {train!r}")
     if jnp.ndim(x) < 1:
         raise ValueError("apply: x needs a batch axis, (n, *input_shape); got a scalar")
+    for name, tree in (("params", params), ("state", state)):
+        if not isinstance(tree, Mapping):
+            raise TypeError(
+                f"apply: {name} must be a dict, as init returned it, got {type(tree).__name__}"
+            )
+        _check_names(sibling_names(net), tree, name, ())
     for name, value in (("examples", examples), ("mask", mask)):
         if value is not None and jnp.shape(value) != jnp.shape(x)[:1]:
             raise ValueError(
@@ -402,13 +424,12 @@ def _apply(
 ) -> tuple[Any, State]:
     if layer.name is None:
         return _apply_own(layer, params, state, x, context)
-    y, new = _apply_own(
-        layer,
-        params.get(layer.name, {}),
-        state.get(layer.name, {}),
-        x,
-        context.enter(layer.name),
-    )
+    context = context.enter(layer.name)
+    own, statistics = params.get(layer.name, {}), state.get(layer.name, {})
+    if isinstance(layer, Serial | Parallel | Split | Repeat | Tied):
+        _check_names(level_names(layer), own, "params", context.path)
+        _check_names(level_names(layer), statistics, "state", context.path)
+    y, new = _apply_own(layer, own, statistics, x, context)
     return y, ({layer.name: new} if new else {})
 
 
@@ -445,6 +466,8 @@ def _apply_own(
                 raise ValueError(f"Tied {name!r}: a layer with running statistics cannot be tied")
             return y, {}
         case _:
+            if layer.name is None:
+                params, state = {}, {}  # those of the level it stands in are not its own
             with _where(context.path, layer, x.shape[1:]):
                 _check_arrays(layer, params, state, x)
                 return layer.apply(params, state, x, context)
@@ -466,11 +489,23 @@ def _apply_repeat(
                 f"repetitions on its first axis, got shape {jnp.shape(leaf)}"
             )
 
+    _shape(Repeat(layer, 1), context.path, x.shape[1:], [])  # the block must keep the shape
+
     def body(x: Array, step: Any) -> tuple[Array, State]:
         i, params, state = step
         return _apply(layer, params, state, x, context.enter(i))
 
     return jax.lax.scan(body, x, (jnp.arange(times), params, state))
+
+
+def _check_names(known: list[str], tree: Mapping[str, Any], what: str, path: Any) -> None:
+    """A level may hold nothing but the layers of the network: nothing is ignored silently."""
+    unknown = sorted(set(tree) - set(known))
+    if unknown:
+        raise ValueError(
+            f"apply: {what} has {unknown[0]!r} at {path_text(path) or 'the top level'!r}, where "
+            f"the network has {sorted(known)}"
+        )
 
 
 def _check_arrays(layer: Layer, params: Params, state: State, x: Array) -> None:
@@ -482,8 +517,8 @@ def _check_arrays(layer: Layer, params: Params, state: State, x: Array) -> None:
         ("statistics", layer.statistics(shape), state),
     )
     for what, declared, given in groups:
-        if not declared:
-            continue
+        if not declared and type(layer).init is not Layer.init:
+            continue  # it makes its own arrays, as a Flax module does
         if set(declared) != set(given):
             raise ValueError(f"{what} must be {sorted(declared)}, got {sorted(given)}")
         for name, parameter in declared.items():

@@ -16,11 +16,14 @@ from jaxd2l.layers.core import (
     Params,
     Shape,
     State,
+    check_flags,
+    check_initializers,
     check_name,
     fold_path,
+    per_position,
 )
 from jaxd2l.ops import activations, initializers, linear
-from jaxd2l.records import as_int, record
+from jaxd2l.records import as_float, as_int, is_record, record
 
 ZERO = initializers.Constant(0.0)
 
@@ -33,11 +36,6 @@ def _features(input_shape: Shape, owner: str) -> int:
 
 def _positions(input_shape: Shape) -> int:
     return math.prod(input_shape[:-1])
-
-
-def _per_position(input_shape: Shape) -> tuple[Window, ...] | None:
-    """A dense layer on (features,) sees the whole input; on (h, w, c) its own position."""
-    return None if len(input_shape) == 1 else ()
 
 
 @record
@@ -62,6 +60,8 @@ class Dense(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "Dense")
+        check_flags(self, "bias")
+        check_initializers(self, "kernel_init", "bias_init")
         object.__setattr__(self, "features", as_int(self.features, "Dense: features", 1))
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -79,7 +79,7 @@ class Dense(Layer):
         return linear.dense(x, params["kernel"], params.get("bias")), state
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
-        return _per_position(input_shape)
+        return per_position(input_shape)
 
     def macs(self, input_shape: Shape) -> int:
         return _positions(input_shape) * input_shape[-1] * self.features
@@ -103,6 +103,7 @@ class CosineDense(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "CosineDense")
+        check_initializers(self, "kernel_init")
         object.__setattr__(self, "features", as_int(self.features, "CosineDense: features", 1))
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -118,7 +119,7 @@ class CosineDense(Layer):
         return linear.cosine_dense(x, params["kernel"]), state
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
-        return _per_position(input_shape)
+        return per_position(input_shape)
 
     def macs(self, input_shape: Shape) -> int:
         return _positions(input_shape) * input_shape[-1] * self.features
@@ -159,7 +160,7 @@ class ConstantDense(Layer):
         return linear.dense(x, kernel.astype(x.dtype)), state
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
-        return _per_position(input_shape)
+        return per_position(input_shape)
 
     def macs(self, input_shape: Shape) -> int:
         return _positions(input_shape) * input_shape[-1] * self.features
@@ -186,6 +187,7 @@ class Maxout(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "Maxout")
+        check_initializers(self, "kernel_init", "bias_init")
         object.__setattr__(self, "features", as_int(self.features, "Maxout: features", 1))
         object.__setattr__(self, "pieces", as_int(self.pieces, "Maxout: pieces", 1))
 
@@ -208,7 +210,7 @@ class Maxout(Layer):
         return activations.maxout(y, self.pieces), state
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
-        return _per_position(input_shape)
+        return per_position(input_shape)
 
     def macs(self, input_shape: Shape) -> int:
         return _positions(input_shape) * input_shape[-1] * self.features * self.pieces
@@ -231,6 +233,7 @@ class PReLU(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "PReLU")
+        check_initializers(self, "slope_init")
 
     def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
         return {"slope": Parameter((_features(input_shape, "PReLU"),), self.slope_init)}
@@ -242,6 +245,53 @@ class PReLU(Layer):
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
         return ()
+
+
+@record
+class RBF(Layer):
+    """Radial basis units: y_j = exp(-|x - c_j|^2 / (2 sigma^2)), with a learned centre each.
+
+    Shapes: x (n, ..., in), centres (features, in).
+
+    Source: Broomhead and Lowe 1988; the output layer of LeCun et al. 1998.
+
+    Example:
+      >>> from jaxd2l import output_shape
+      >>> output_shape(RBF("rbf", 10, sigma=2.0), (84,))
+      (10,)
+    """
+
+    name: str
+    features: int
+    sigma: float = 1.0
+    centres_init: Initializer = initializers.Normal(1.0)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "RBF")
+        check_initializers(self, "centres_init")
+        object.__setattr__(self, "features", as_int(self.features, "RBF: features", 1))
+        object.__setattr__(self, "sigma", as_float(self.sigma, "RBF: sigma", 0))
+        if self.sigma == 0:
+            raise ValueError(f"RBF {self.name!r}: sigma must be above 0, got 0")
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        _features(input_shape, "RBF")
+        return (*input_shape[:-1], self.features)
+
+    def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
+        shape = (self.features, input_shape[-1])
+        return {"centres": Parameter(shape, self.centres_init, (shape[1], shape[0]))}
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        return activations.rbf(x, params["centres"], self.sigma), state
+
+    def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
+        return per_position(input_shape)
+
+    def macs(self, input_shape: Shape) -> int:
+        return _positions(input_shape) * input_shape[-1] * self.features
 
 
 @record
@@ -266,6 +316,7 @@ class Embedding(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "Embedding")
+        check_initializers(self, "embedding_init")
         object.__setattr__(self, "size", as_int(self.size, "Embedding: size", 1))
         object.__setattr__(self, "features", as_int(self.features, "Embedding: features", 1))
 
@@ -304,7 +355,7 @@ class WeightNorm(Layer):
     layer: Layer
 
     def __post_init__(self) -> None:
-        if not isinstance(self.layer, Layer) or self.layer.name is None:
+        if not is_record(self.layer) or not isinstance(self.layer, Layer) or not self.layer.name:
             raise TypeError(f"WeightNorm: expected a named layer, got {self.layer!r}")
 
     @property

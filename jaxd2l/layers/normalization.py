@@ -1,11 +1,23 @@
 """Normalisation layers."""
 
-from typing import ClassVar
+import math
+from typing import Any, ClassVar
 
 from jaxd2l.geometry import Window
-from jaxd2l.layers.core import Array, Context, Layer, Parameter, Params, Shape, State, check_name
+from jaxd2l.layers.core import (
+    Array,
+    Context,
+    Layer,
+    Parameter,
+    Params,
+    Shape,
+    State,
+    check_flags,
+    check_name,
+    per_position,
+)
 from jaxd2l.ops import initializers, normalization
-from jaxd2l.records import as_int, record
+from jaxd2l.records import as_float, as_int, record
 
 ZERO = initializers.Constant(0.0)
 ONE = initializers.Constant(1.0)
@@ -20,9 +32,20 @@ def _affine(shape: Shape, scale: bool, bias: bool) -> dict[str, Parameter]:
     return out
 
 
-def _check_eps(owner: Layer, eps: float) -> None:
-    if isinstance(eps, bool) or not isinstance(eps, int | float) or eps < 0:
-        raise ValueError(f"{type(owner).__name__}: eps must be a number >= 0, got {eps!r}")
+def _check_affine(owner: Any) -> None:
+    check_flags(owner, "scale", "bias")
+    _float(owner, "eps", 0)
+
+
+def _float(owner: Any, field: str, minimum: float = -math.inf, maximum: float = math.inf) -> None:
+    what = f"{type(owner).__name__}: {field}"
+    object.__setattr__(owner, field, as_float(getattr(owner, field), what, minimum, maximum))
+
+
+def _channels(owner: Layer, input_shape: Shape) -> int:
+    if not input_shape:
+        raise ValueError(f"{type(owner).__name__}: the input needs a feature axis, got shape ()")
+    return input_shape[-1]
 
 
 @record
@@ -54,9 +77,13 @@ class BatchNorm(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "BatchNorm")
-        _check_eps(self, self.eps)
-        if not 0 <= self.decay <= 1:
-            raise ValueError(f"BatchNorm {self.name!r}: decay must be in [0, 1], got {self.decay}")
+        _check_affine(self)
+        check_flags(self, "unbiased")
+        _float(self, "decay", 0, 1)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        _channels(self, input_shape)
+        return input_shape
 
     def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
         return _affine(input_shape[-1:], self.scale, self.bias)
@@ -105,7 +132,7 @@ class LayerNorm(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "LayerNorm")
-        _check_eps(self, self.eps)
+        _check_affine(self)
         object.__setattr__(self, "axes", as_int(self.axes, "LayerNorm: axes", 1))
 
     def output_shape(self, input_shape: Shape) -> Shape:
@@ -128,7 +155,7 @@ class LayerNorm(Layer):
         return y, state
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
-        return () if self.axes == 1 else None
+        return per_position(input_shape) if self.axes == 1 else None
 
 
 @record
@@ -152,14 +179,14 @@ class GroupNorm(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "GroupNorm")
-        _check_eps(self, self.eps)
+        _check_affine(self)
         object.__setattr__(self, "groups", as_int(self.groups, "GroupNorm: groups", 1))
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        if input_shape[-1] % self.groups:
+        channels = _channels(self, input_shape)
+        if channels % self.groups:
             raise ValueError(
-                f"GroupNorm {self.name!r}: groups={self.groups} must divide the "
-                f"{input_shape[-1]} channels"
+                f"GroupNorm {self.name!r}: groups={self.groups} must divide the {channels} channels"
             )
         return input_shape
 
@@ -193,7 +220,7 @@ class InstanceNorm(Layer):
 
     def __post_init__(self) -> None:
         check_name(self.name, "InstanceNorm")
-        _check_eps(self, self.eps)
+        _check_affine(self)
 
     def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
         return _affine(input_shape[-1:], self.scale, self.bias)
@@ -224,6 +251,8 @@ class LocalResponseNorm(Layer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", as_int(self.size, "LocalResponseNorm: size", 1))
+        for field in ("k", "alpha", "beta"):
+            _float(self, field)
 
     def apply(
         self, params: Params, state: State, x: Array, context: Context
@@ -234,4 +263,4 @@ class LocalResponseNorm(Layer):
         return y, state
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
-        return ()
+        return per_position(input_shape)

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from jaxd2l.geometry import Window
 from jaxd2l.layers.conv import normalise, spatial_sizes
-from jaxd2l.layers.core import Array, Context, Layer, Params, Shape, State
+from jaxd2l.layers.core import Array, Context, Layer, Params, Shape, State, check_flags
 from jaxd2l.ops import pool
 from jaxd2l.ops.windows import make_windows
 from jaxd2l.records import as_int, record
@@ -14,6 +14,7 @@ def _check(owner: Any) -> None:
     if owner.stride is None:
         object.__setattr__(owner, "stride", owner.kernel)
     normalise(owner, type(owner).__name__)
+    check_flags(owner, "ceil_mode")
 
 
 def _windows(owner: Any) -> tuple[Window, ...]:
@@ -115,6 +116,7 @@ class AvgPool(Layer):
 
     def __post_init__(self) -> None:
         _check(self)
+        check_flags(self, "count_include_pad")
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...]:
         return _windows(self)
