@@ -31,8 +31,7 @@ def _check_vector(v: Any, shape: tuple[int, ...], what: str, name: str) -> None:
         return
     if jnp.shape(v) != shape:
         raise ValueError(
-            f"{what}: {name} must have shape {shape}, one value for each that is normalised apart, "
-            f"got {tuple(jnp.shape(v))}"
+            f"{what}: {name} must have shape {shape} to fit x, got {tuple(jnp.shape(v))}"
         )
     check_floating(v, f"{what}: {name}")
 
