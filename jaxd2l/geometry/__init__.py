@@ -4,7 +4,7 @@ Everything here is exact (`int` and `fractions.Fraction`) and knows nothing of a
 the standard library only.
 """
 
-from jaxd2l.geometry.counts import (
+from .counts import (
     Operations,
     PoolCost,
     conv_macs,
@@ -16,25 +16,25 @@ from jaxd2l.geometry.counts import (
     pool_cost,
     recurrent_parameters,
 )
-from jaxd2l.geometry.fields import (
+from .fields import (
     Interval,
     ReceptiveField,
     receptive_field,
     receptive_field_top_down,
 )
-from jaxd2l.geometry.ratios import (
+from .ratios import (
     bottleneck_ratio,
     depthwise_separable_ratio,
     factorised_ratio,
     kernel_stack_ratio,
 )
-from jaxd2l.geometry.schedule import (
+from .schedule import (
     QueueTimes,
     iterations_per_epoch,
     last_batch_size,
     queue_times,
 )
-from jaxd2l.geometry.sizes import (
+from .sizes import (
     Padding,
     Window,
     as_int,

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-from jaxd2l.geometry.sizes import Padding, Window, as_int
+from .sizes import Padding, Window, as_int
 
 PerAxis: TypeAlias = int | Sequence[int]
 PaddingPerAxis: TypeAlias = int | Sequence[Padding]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from jaxd2l.geometry.sizes import Window
+from .sizes import Window
 
 Interval: TypeAlias = tuple[int, int]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 
-from jaxd2l.geometry.counts import PerAxis, conv_parameters
-from jaxd2l.geometry.fields import receptive_field
-from jaxd2l.geometry.sizes import Window, as_int
+from .counts import PerAxis, conv_parameters
+from .fields import receptive_field
+from .sizes import Window, as_int
 
 
 def kernel_stack_ratio(

@@ -6,7 +6,7 @@ import operator
 from fractions import Fraction
 from typing import NamedTuple
 
-from jaxd2l.geometry.sizes import as_int
+from .sizes import as_int
 
 
 def iterations_per_epoch(examples: int, batch_size: int, drop_last: bool = False) -> int:
