@@ -148,7 +148,8 @@ class Layer:
     `name` field.
 
     Example:
-      >>> from jaxd2l import records, layers, init, apply
+      >>> import jax.numpy as jnp
+      >>> from jaxd2l import records, layers, init
       >>> from jaxd2l.ops import initializers
       >>> @records.record
       ... class Affine(layers.Layer):
