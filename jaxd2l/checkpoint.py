@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxd2l import records
 from jaxd2l.atomic import is_temporary, replacing
+from jaxd2l.geometry import as_int
 from jaxd2l.safetensors import Header, Reader, dtype_code, shown, write
 
 FORMAT = "1"
@@ -369,7 +370,7 @@ def step_path(folder: PathLike, step: int) -> Path:
       >>> step_path("run", 1234).as_posix()
       'run/step_00001234.safetensors'
     """
-    return Path(folder) / f"step_{records.as_int(step, 'step', 0):08d}.safetensors"
+    return Path(folder) / f"step_{as_int(step, 'step', 0):08d}.safetensors"
 
 
 def steps(folder: PathLike) -> list[int]:
@@ -411,7 +412,7 @@ def latest(folder: PathLike, *, verify: bool = False) -> Path | None:
 
 def drop_after(folder: PathLike, step: int) -> list[Path]:
     """Delete the checkpoints of later steps, before a run goes on from `step`; give their paths."""
-    records.as_int(step, "drop_after: step", 0)
+    as_int(step, "drop_after: step", 0)
     dropped = [step_path(folder, s) for s in steps(folder) if s > step]
     for path in dropped:
         path.unlink(missing_ok=True)
@@ -437,7 +438,7 @@ def save_step(
         another step; or see `save`.
     """
     if keep_last is not None:
-        records.as_int(keep_last, "save_step: keep_last", 1)
+        as_int(keep_last, "save_step: keep_last", 1)
     path = step_path(folder, step)
     meta = dict(meta or {})
     if meta.setdefault("step", int(step)) != step:

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import numbers
-import operator
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -83,28 +82,6 @@ def record(cls: type[T]) -> type[T]:
 def is_record(value: Any) -> bool:
     """True for instances (not classes) of types declared with `record`."""
     return "_is_record" in vars(type(value))  # its own: a subclass must be declared too
-
-
-def as_int(value: Any, what: str, minimum: int) -> int:
-    """`value` as a Python int, at least `minimum`.
-
-    Raises:
-      TypeError: not an integer (a bool or a float is not one).
-      ValueError: below `minimum`; the message starts with `what`.
-
-    Example:
-      >>> as_int(3, "stride", 1)
-      3
-    """
-    if isinstance(value, bool):
-        raise TypeError(f"{what} must be an integer, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} must be an integer, got {value!r}") from None
-    if number < minimum:
-        raise ValueError(f"{what} must be at least {minimum}, got {number}")
-    return number
 
 
 def as_float(value: Any, what: str, minimum: float = -math.inf, maximum: float = math.inf) -> float:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxd2l.geometry import Window
+from jaxd2l.geometry import Window, as_int
 from jaxd2l.layers.core import (
     Array,
     Context,
@@ -21,7 +21,7 @@ from jaxd2l.layers.core import (
 )
 from jaxd2l.ops.activations import ACTIVATIONS
 from jaxd2l.ops.dropout import classic_dropout, dropout
-from jaxd2l.records import as_float, as_int, record
+from jaxd2l.records import as_float, record
 
 
 @record

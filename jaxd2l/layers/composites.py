@@ -7,8 +7,9 @@ the level it stands in. Names of siblings must differ.
 from collections.abc import Sequence
 from typing import Any
 
+from jaxd2l.geometry import as_int
 from jaxd2l.layers.core import Layer, check_name
-from jaxd2l.records import as_int, is_record, record
+from jaxd2l.records import is_record, record
 
 COMBINE = ("add", "concat", "multiply")
 

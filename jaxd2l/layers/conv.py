@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jaxd2l.geometry import Window, conv_macs, conv_transpose_macs
+from jaxd2l.geometry import Window, as_int, conv_macs, conv_transpose_macs
 from jaxd2l.layers.core import (
     Array,
     Context,
@@ -21,7 +21,7 @@ from jaxd2l.layers.core import (
 from jaxd2l.ops import conv as conv_ops
 from jaxd2l.ops import initializers
 from jaxd2l.ops.windows import make_windows, paddings, per_axis
-from jaxd2l.records import as_int, record
+from jaxd2l.records import record
 
 ZERO = initializers.Constant(0.0)
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from jaxd2l.geometry import Window, conv_macs
+from jaxd2l.geometry import Window, as_int, conv_macs
 from jaxd2l.layers.conv import ZERO, normalise, spatial_sizes
 from jaxd2l.layers.core import (
     Array,
@@ -20,7 +20,7 @@ from jaxd2l.layers.core import (
 )
 from jaxd2l.ops import conv_forms, initializers
 from jaxd2l.ops.windows import make_windows, per_axis
-from jaxd2l.records import as_int, record
+from jaxd2l.records import record
 
 
 def _check(owner: Any) -> None:

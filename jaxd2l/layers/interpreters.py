@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxd2l.geometry import as_int
 from jaxd2l.layers.composites import (
     Parallel,
     Repeat,
@@ -33,7 +34,7 @@ from jaxd2l.layers.core import (
     fold_path,
     path_text,
 )
-from jaxd2l.records import as_int, is_record
+from jaxd2l.records import is_record
 
 
 def check_network(net: Any) -> None:

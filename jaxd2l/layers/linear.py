@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxd2l.geometry import Window
+from jaxd2l.geometry import Window, as_int
 from jaxd2l.layers.core import (
     Array,
     Context,
@@ -23,7 +23,7 @@ from jaxd2l.layers.core import (
     per_position,
 )
 from jaxd2l.ops import activations, initializers, linear
-from jaxd2l.records import as_float, as_int, is_record, record
+from jaxd2l.records import as_float, is_record, record
 
 ZERO = initializers.Constant(0.0)
 

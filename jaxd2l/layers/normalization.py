@@ -3,7 +3,7 @@
 import math
 from typing import Any, ClassVar
 
-from jaxd2l.geometry import Window
+from jaxd2l.geometry import Window, as_int
 from jaxd2l.layers.core import (
     Array,
     Context,
@@ -17,7 +17,7 @@ from jaxd2l.layers.core import (
     per_position,
 )
 from jaxd2l.ops import initializers, normalization
-from jaxd2l.records import as_float, as_int, record
+from jaxd2l.records import as_float, record
 
 ZERO = initializers.Constant(0.0)
 ONE = initializers.Constant(1.0)

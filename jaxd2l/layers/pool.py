@@ -2,12 +2,12 @@
 
 from typing import Any, ClassVar
 
-from jaxd2l.geometry import Window
+from jaxd2l.geometry import Window, as_int
 from jaxd2l.layers.conv import normalise, spatial_sizes
 from jaxd2l.layers.core import Array, Context, Layer, Params, Shape, State, check_flags
 from jaxd2l.ops import pool
 from jaxd2l.ops.windows import make_windows
-from jaxd2l.records import as_int, record
+from jaxd2l.records import record
 
 
 def _check(owner: Any) -> None:

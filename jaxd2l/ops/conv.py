@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxd2l.checks import assert_spatial_shape, check_floating
-from jaxd2l.geometry import Window
+from jaxd2l.geometry import Window, as_int
 from jaxd2l.ops.conv_primitive import bilinear_conv
 from jaxd2l.ops.windows import make_windows
-from jaxd2l.records import as_int
 
 Array = jax.Array
 

@@ -15,10 +15,9 @@ import numpy as np
 from jax import lax
 
 from jaxd2l.checks import assert_spatial_shape, check_floating, check_rank
-from jaxd2l.geometry import Window
+from jaxd2l.geometry import Window, as_int
 from jaxd2l.ops.conv import add_bias, check_arrays, conv, output_sizes
 from jaxd2l.ops.windows import make_windows, per_axis
-from jaxd2l.records import as_int
 
 Array = jax.Array
 

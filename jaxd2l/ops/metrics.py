@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxd2l.checks import check_floating, check_integer, check_same_shape
+from jaxd2l.geometry import as_int
 from jaxd2l.ops.losses import check_classes, masked_mean, widen
 from jaxd2l.ops.vector_norms import lp_norm
-from jaxd2l.records import as_int
 
 Array = jax.Array
 

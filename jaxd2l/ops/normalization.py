@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxd2l.checks import check_floating, check_rank
-from jaxd2l.records import as_int
+from jaxd2l.geometry import as_int
 
 Array = jax.Array
 

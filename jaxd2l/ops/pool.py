@@ -21,8 +21,8 @@ import numpy as np
 from jax import lax
 
 from jaxd2l.checks import assert_spatial_shape, check_floating, check_rank
+from jaxd2l.geometry import as_int
 from jaxd2l.ops.windows import make_windows, per_axis
-from jaxd2l.records import as_int
 
 Array = jax.Array
 PerAxis = int | Sequence[int]

@@ -7,8 +7,7 @@ Convolution and pooling, as functions and as layers, all read their arguments he
 from collections.abc import Sequence
 from typing import Any
 
-from jaxd2l.geometry import Window, same_padding
-from jaxd2l.records import as_int
+from jaxd2l.geometry import Window, as_int, same_padding
 
 
 def per_axis(value: Any, rank: int, what: str, minimum: int = 1) -> tuple[int, ...]:

@@ -18,8 +18,8 @@ import optax
 
 from jaxd2l import checkpoint, records
 from jaxd2l.data import Batches, Dataset
+from jaxd2l.geometry import as_int
 from jaxd2l.layers import Layer
-from jaxd2l.records import as_int
 from jaxd2l.train.progress import Progress
 from jaxd2l.train.step import (
     Loss,
