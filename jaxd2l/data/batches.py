@@ -53,7 +53,7 @@ class Batches:
       ValueError: a batch size below 1, a negative seed, or `drop_last` with fewer examples than
         one batch.
 
-    Source: D2L 3.2 (its iterator gives a short last batch whenever the batch size does not divide
+    Source: D2L 3.3.2 (its iterator gives a short last batch whenever the batch size does not divide
     the number of examples, not only when it is larger).
 
     Example:

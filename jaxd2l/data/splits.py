@@ -28,7 +28,7 @@ def split(
       ValueError: they sum to something else, or a part would be empty.
       TypeError: counts and fractions mixed.
 
-    Source: D2L 4.4: choose models on a validation part and look at the test part once.
+    Source: D2L 3.6.3: choose models on a validation part and look at the test part once.
 
     Example:
       >>> data = Dataset(np.zeros((10, 2)), np.arange(10))
@@ -103,7 +103,7 @@ def k_folds(n: int, k: int, seed: int | None = None) -> tuple[Fold, ...]:
     Raises:
       ValueError: `k` below 2 or above `n`.
 
-    Source: D2L 4.4.2 and 4.10.
+    Source: D2L 3.6.3 and 5.7.6.
 
     Example:
       >>> [fold.valid.tolist() for fold in k_folds(5, 2)]

@@ -86,7 +86,8 @@ def synthetic_polynomial(
     Raises:
       ValueError: `n` below 1, no coefficients, a degree below 0 or above 100, a negative noise.
 
-    Source: D2L 4.4.4 (y = 5 + 1.2 x - 3.4 x^2/2! + 5.6 x^3/3!, noise 0.1; degree 3, 1 or 19).
+    Source: D2L 3.6, older edition 4.4.4 (y = 5 + 1.2 x - 3.4 x^2/2! + 5.6 x^3/3!, noise 0.1;
+    degree 3, 1 or 19).
 
     Example:
       >>> data, truth = synthetic_polynomial(seed=0, noise=0.0)

@@ -19,7 +19,7 @@ def one_hot(labels: np.ndarray, num_classes: int) -> np.ndarray:
       TypeError: labels that are not integers.
       ValueError: a label outside [0, num_classes).
 
-    Source: D2L 3.4.1.
+    Source: D2L 4.1.1.
 
     Example:
       >>> one_hot(np.array([1]), 5)
@@ -44,7 +44,7 @@ def flatten(x: np.ndarray) -> np.ndarray:
       x: (n, ...).
       result: (n, product of the other sizes), a view where NumPy can.
 
-    Source: D2L 3.6.1 (28x28 images as vectors of 784).
+    Source: D2L 4.4.2 (28x28 images as vectors of 784).
 
     Example:
       >>> flatten(np.zeros((2, 28, 28, 1))).shape
@@ -77,7 +77,7 @@ def standardize(
       ValueError: NaN or infinite values, no examples, only one of `mean` and `std`, or statistics
         whose shape is not that of x with size 1 on `axis`.
 
-    Source: D2L 4.10 (the variance there is divided by n - 1).
+    Source: D2L 5.7.4 (the variance there is divided by n - 1).
 
     Example:
       >>> z, mean, std = standardize(np.array([[1.0, 5.0], [3.0, 5.0]]))

@@ -131,7 +131,7 @@ class ConstantDense(Layer):
 
     W is made anew from the record in every trace, so it is no parameter and no state.
 
-    Source: D2L 6.5 (constant parameters).
+    Source: D2L 6.1.3 (constant parameters).
 
     Example:
       >>> from jaxd2l import init
@@ -301,7 +301,7 @@ class Embedding(Layer):
     Indices out of range cannot raise on the device (JAX clamps them): check them on the host
     with `jaxd2l.ops.linear.check_tokens`.
 
-    Shapes: embedding (size, features). Source: D2L 15.1.
+    Shapes: embedding (size, features). Source: D2L 15.4.
 
     Example:
       >>> from jaxd2l import output_shape

@@ -21,7 +21,7 @@ def identity(x: Array) -> Array:
     Shapes:
       x: any shape; returned as it is.
 
-    Source: D2L 4.1.1.
+    Source: D2L 5.1.1.
 
     Example:
       >>> print(identity(jnp.array([-1.0, 2.0])))
@@ -43,7 +43,7 @@ def sigmoid(x: Array) -> Array:
     Raises:
       TypeError: x is not floating point.
 
-    Source: D2L 4.1.2.2; equal to torch.sigmoid.
+    Source: D2L 5.1.2.2; equal to torch.sigmoid.
 
     Example:
       >>> print(sigmoid(jnp.array([-200.0, 0.0, 200.0])))
@@ -65,7 +65,7 @@ def tanh(x: Array) -> Array:
     Raises:
       TypeError: x is not floating point.
 
-    Source: D2L 4.1.2.3; equal to torch.tanh.
+    Source: D2L 5.1.2.3; equal to torch.tanh.
 
     Example:
       >>> print(tanh(jnp.array([-100.0, 0.0, 100.0])))
@@ -84,7 +84,7 @@ def relu(x: Array) -> Array:
     Raises:
       TypeError: x is not floating point.
 
-    Source: Nair and Hinton 2010; D2L 4.1.2.1; equal to torch.relu.
+    Source: Nair and Hinton 2010; D2L 5.1.2.1; equal to torch.relu.
 
     Example:
       >>> print(relu(jnp.array([-1.0, 0.0, 2.0])))

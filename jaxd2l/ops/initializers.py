@@ -52,7 +52,7 @@ def fan_in_out(shape: tuple[int, ...]) -> Fan:
 class Constant:
     """Every entry equal to `value`. Right for biases (0; 1 for an LSTM forget gate), not kernels.
 
-    Source: D2L 3.2.3, 6.3.
+    Source: D2L 3.4.1, 6.3.
 
     Example:
       >>> print(Constant(1.0)(jax.random.key(0), (3,)))
@@ -75,7 +75,7 @@ class Constant:
 class Normal:
     """Normal with mean 0. The default 0.01 suits shallow networks.
 
-    Source: D2L 3.2.3.
+    Source: D2L 3.4.1, 6.3.
 
     Example:
       >>> Normal(0.1)(jax.random.key(0), (2, 3)).shape
@@ -116,7 +116,7 @@ class Uniform:
 class XavierUniform:
     """Uniform on +-gain sqrt(6 / (fan_in + fan_out)): variance 2 gain^2 / (fan_in + fan_out).
 
-    Source: Glorot and Bengio 2010; D2L 4.8.2; torch.nn.init.xavier_uniform_.
+    Source: Glorot and Bengio 2010; D2L 5.4.2; torch.nn.init.xavier_uniform_.
     """
 
     gain: float = 1.0
@@ -135,7 +135,7 @@ class XavierUniform:
 class XavierNormal:
     """Normal with variance 2 gain^2 / (fan_in + fan_out).
 
-    Source: Glorot and Bengio 2010; D2L 4.8.2; torch.nn.init.xavier_normal_. Flax truncates the
+    Source: Glorot and Bengio 2010; D2L 5.4.2; torch.nn.init.xavier_normal_. Flax truncates the
     normal at two deviations; here it is whole.
     """
 

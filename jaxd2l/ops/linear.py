@@ -115,7 +115,7 @@ def embedding(tokens: Array, table: Array) -> Array:
       TypeError: tokens are not integers.
       ValueError: the table has not two axes.
 
-    Source: D2L 10.7 (embedding layer), 15.1. torch.nn.Embedding raises instead of giving NaN.
+    Source: D2L 10.7 (embedding layer), 15.4. torch.nn.Embedding raises instead of giving NaN.
 
     Example:
       >>> print(embedding(jnp.array([1, 0, 3]), jnp.array([[1.0, 2.0], [3.0, 4.0]])))

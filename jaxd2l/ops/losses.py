@@ -110,7 +110,8 @@ def pick(values: Array, labels: Array) -> Array:
       TypeError: labels are not integers, or values not floating point.
       ValueError: the shapes do not match.
 
-    Source: D2L 3.6 (`pick`). PyTorch's `gather` raises for labels out of range.
+    Source: D2L 4.4.3 (older edition 3.6: `pick`). PyTorch's `gather` raises for labels out of
+    range.
 
     Example:
       >>> pick(jnp.array([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]]), jnp.array([0, 2]))
@@ -286,7 +287,7 @@ def sigmoid_cross_entropy(logits: Array, targets: Array) -> Array:
       TypeError: not floating point (0/1 labels must be floats here).
       ValueError: the shapes differ.
 
-    Source: D2L 3.1, 4.1. Equal to PyTorch's `binary_cross_entropy_with_logits`.
+    Source: D2L 15.4.2. Equal to PyTorch's `binary_cross_entropy_with_logits`.
 
     Example:
       >>> sigmoid_cross_entropy(jnp.array([0.0, 100.0]), jnp.array([1.0, 0.0]))

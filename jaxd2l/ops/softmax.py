@@ -27,7 +27,7 @@ def softmax(x: Array, axis: int = -1, where: Array | None = None) -> Array:
     Raises:
       TypeError: x is not floating point, or `where` is not boolean.
 
-    Source: D2L 3.4.4, 3.7.2; equal to torch.softmax and jax.nn.softmax.
+    Source: D2L 4.1.1, 4.5.2; equal to torch.softmax and jax.nn.softmax.
 
     Example:
       >>> [f"{p:.4f}" for p in softmax(jnp.array([1.0, 2.0, 3.0, 4.0, 5.0]))]
@@ -58,7 +58,7 @@ def log_softmax(x: Array, axis: int = -1) -> Array:
     Raises:
       TypeError: x is not floating point.
 
-    Source: D2L 3.7.2; equal to torch.log_softmax and jax.nn.log_softmax.
+    Source: D2L 4.5.2; equal to torch.log_softmax and jax.nn.log_softmax.
 
     Example:
       >>> print(log_softmax(jnp.array([0.0, 1000.0])))
@@ -80,7 +80,7 @@ def logsumexp(x: Array, axis: int | tuple[int, ...] | None = -1, keepdims: bool 
     Raises:
       TypeError: x is not floating point.
 
-    Source: D2L 3.7.2; equal to torch.logsumexp and jax.nn.logsumexp.
+    Source: D2L 4.5.2; equal to torch.logsumexp and jax.nn.logsumexp.
 
     Example:
       >>> print(f"{logsumexp(jnp.array([1000.0, 1000.0])):.3f}")
