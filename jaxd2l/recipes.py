@@ -70,7 +70,7 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "softmax_regression": {"default": Recipe("images", {}, "sgd", 0.1, 20, 64)},
     "logistic_regression": {"default": Recipe("binary", {}, "sgd", 0.1, 20, 64)},
     "linear_regression": {"default": Recipe("linear", {}, "sgd", 0.03, 3, 10)},
-    "polynomial_regression": {"default": Recipe("polynomial", {}, "sgd", 0.02, 200, 10)},
+    "polynomial_regression": {"default": Recipe("polynomial", {}, "momentum", 0.01, 100, 10)},
 }
 
 
