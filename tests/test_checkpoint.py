@@ -19,8 +19,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxd2l import atomic, checkpoint, records
+from jaxd2l import checkpoint, records
 from jaxd2l.checkpoint import (
+    atomic,
     drop_after,
     latest,
     load,
@@ -83,7 +84,7 @@ def training_tree():
 
 
 def as_bits(leaf):
-    if checkpoint._is_key(leaf):
+    if checkpoint.file._is_key(leaf):
         return "key", str(jax.random.key_impl(leaf)), as_bits(jax.random.key_data(leaf))
     array = np.asarray(leaf)
     return type(leaf), array.dtype, array.shape, array.tobytes()
@@ -241,7 +242,7 @@ def test_loaded_arrays_share_no_memory(path):
     assert float(first.sum()) == 4096
     room = np.ones(4096 + 16, np.float32)  # aligned as the CPU needs it to share a buffer
     buffer = room[-room.ctypes.data % 64 // 4 :][:4096]
-    restored = checkpoint._restore(buffer, target["w"], None)
+    restored = checkpoint.file._restore(buffer, target["w"], None)
     buffer[:] = 5
     assert float(restored.sum()) == 4096
 
@@ -290,7 +291,7 @@ def write_metadata(path, **changes):
     metadata = {"jaxd2l_format": "1", "meta": "{}", "keys": "{}"}
     metadata = {k: v for k, v in (metadata | changes).items() if v is not None}
     with open(path, "wb") as file:
-        checkpoint.write(file, {"w": np.zeros(2, np.uint32)}, metadata)
+        checkpoint.file.write(file, {"w": np.zeros(2, np.uint32)}, metadata)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "jaxd2l"
 # Who may import whom: a module imports from its own line and from the lines above it.
 ORDER = [
     {"geometry"},
-    {"records", "checks", "atomic", "safetensors"},
+    {"records", "checks"},
     {"ops"},
     {"layers"},
     {"models"},
@@ -36,11 +36,20 @@ OUTSIDE = {"tests", "experiments", "scripts"}
 UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 UNSAFE_CALLS = {"eval", "exec", "__import__"}
 
-MAX_LINES = 500
-# Longer files, with the reason.
-LONG: dict[str, str] = {}
-# Public functions without an example in the docstring, with the reason.
-WITHOUT_EXAMPLE: dict[str, str] = {}
+MAX_LINES = 400  # neither blank nor docstring
+# Longer files. Split them when they are next changed; add none.
+LONG = {
+    "jaxd2l/cli.py",
+    "tests/test_checkpoint.py",
+    "tests/test_layers.py",
+    "tests/test_losses.py",
+    "tests/test_normalization.py",
+}
+# Functions without an underscore whose docstring needs no example. Keep these short.
+# Used by other modules of the library, not by its users:
+HELPERS: set[str] = set()
+# Meaningless without files, a run or a terminal; their tests and the README show them:
+NEED_FILES: set[str] = set()
 
 
 def project_files() -> list[Path]:
@@ -214,11 +223,10 @@ def test_every_module_imports_without_warnings_and_without_the_late_libraries():
 
 
 def test_geometry_alone_needs_no_jax():
-    code = "import importlib.util as u\n"
-    code += f"spec = u.spec_from_file_location('geometry', {str(PACKAGE / 'geometry.py')!r})\n"
-    code += "m = u.module_from_spec(spec); sys.modules['geometry'] = m\n"
-    code += "spec.loader.exec_module(m)\nprint('jax' in sys.modules or 'numpy' in sys.modules)"
-    assert in_fresh_python(code) == "False"
+    code = "import types\nsys.modules['jaxd2l'] = package = types.ModuleType('jaxd2l')\n"
+    code += f"package.__path__ = [{str(PACKAGE)!r}]\nimport jaxd2l.geometry as g\n"
+    code += "print(g.conv_output_size(28, 5), 'jax' in sys.modules or 'numpy' in sys.modules)"
+    assert in_fresh_python(code) == "24 False"
 
 
 def test_import_costs_little_more_than_jax():
@@ -261,7 +269,7 @@ def test_every_public_function_has_a_docstring_with_an_example():
         for function in public_functions(ast.parse(path.read_text("utf-8"))):
             if ">>>" not in (ast.get_docstring(function) or ""):
                 lacking.add(f"{name_of(path)}.{function.name}")
-    assert_only_exceptions(lacking, WITHOUT_EXAMPLE, "has no example in its docstring")
+    assert_only_exceptions(lacking, HELPERS | NEED_FILES, "has no example in its docstring")
 
 
 def test_every_module_and_public_class_has_a_docstring():
@@ -277,14 +285,30 @@ def test_every_module_and_public_class_has_a_docstring():
     assert_only_exceptions(lacking, (), "has no docstring")
 
 
+def code_lines(text: str) -> int:
+    """Lines that are neither blank nor part of a docstring."""
+    documentation = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            first = node.body[0]
+            documentation |= set(range(first.lineno, first.end_lineno + 1))
+    return sum(
+        bool(line.strip()) and number not in documentation
+        for number, line in enumerate(text.splitlines(), 1)
+    )
+
+
 def test_files_stay_readable_in_one_sitting():
+    assert code_lines('"""One\n\ntwo."""\n\nx = 1\ndef f():\n    "three"\n    return x\n') == 3
     lengths = {
-        str(p.relative_to(ROOT)): len(p.read_text("utf-8").splitlines())
+        path.relative_to(ROOT).as_posix(): code_lines(path.read_text("utf-8"))
         for folder in ("jaxd2l", "tests", "scripts", "experiments")
-        for p in sources(ROOT / folder)
+        for path in sources(ROOT / folder)
     }
-    too_long = {name: n for name, n in lengths.items() if n > MAX_LINES}
-    assert_only_exceptions(too_long, LONG, f"is longer than {MAX_LINES} lines: split it")
+    too_long = {name for name, lines in lengths.items() if lines > MAX_LINES}
+    assert_only_exceptions(too_long, LONG, f"has more than {MAX_LINES} lines of code: split it")
 
 
 def test_no_file_speaks_of_one_machine():

@@ -11,8 +11,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxd2l import safetensors
-from jaxd2l.safetensors import DTYPES, MAX_HEADER, Reader, dtype_code, write
+from jaxd2l.checkpoint import safetensors
+from jaxd2l.checkpoint.safetensors import DTYPES, MAX_HEADER, Reader, dtype_code, write
 
 
 def to_bytes(arrays, metadata=None, **options):

@@ -1,16 +1,14 @@
 """Checkpoints: any pytree of arrays in one file that holds no code and is never half written.
 
-A checkpoint is a safetensors file (`jaxd2l.safetensors`), so other tools can read it. Arrays are
-named by their path in the tree, `params/conv1/kernel`. Its metadata hold the version of this
-format, the network's record, the caller's `meta` (step, epoch, loader position, options), the kinds
-of random keys, and checksums. Structure comes from the caller: `load` takes a target of the wanted
-structure and refuses a file that differs from it, naming every difference.
+A checkpoint is a safetensors file (see `safetensors` beside this), so other tools can read it.
+Arrays are named by their path in the tree, `params/conv1/kernel`. Its metadata hold the version of
+this format, the network's record, the caller's `meta` (step, epoch, loader position, options), the
+kinds of random keys, and checksums. Structure comes from the caller: `load` takes a target of the
+wanted structure and refuses a file that differs from it, naming every difference.
 """
 
 import json
 import os
-import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,13 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxd2l import records
-from jaxd2l.atomic import is_temporary, replacing
-from jaxd2l.geometry import as_int
-from jaxd2l.safetensors import Header, Reader, dtype_code, shown, write
+from jaxd2l.checkpoint.atomic import replacing
+from jaxd2l.checkpoint.safetensors import Header, Reader, dtype_code, shown, write
 
 FORMAT = "1"
 _NUMBERS: dict[type, type] = {bool: np.bool_, int: np.int64, float: np.float64}
-_STEP_NAME = re.compile(r"step_([0-9]{8,18})\.safetensors")
 
 PathLike = str | os.PathLike[str]
 
@@ -255,9 +251,6 @@ def verify(path: PathLike) -> None:
         reader.verify()
 
 
-_verify = verify  # `latest` has an argument of this name
-
-
 # Against a target
 
 
@@ -358,150 +351,3 @@ def load(path: PathLike, target: Any) -> tuple[Any, dict[str, Any]]:
             name: _restore(array, leaves[name], keys.get(name)) for name, array in reader.arrays()
         }
     return jax.tree_util.tree_unflatten(structure, [restored[name] for name in leaves]), meta
-
-
-# A folder of checkpoints, one per step
-
-
-def step_path(folder: PathLike, step: int) -> Path:
-    """Where the checkpoint of a step lies.
-
-    Example:
-      >>> step_path("run", 1234).as_posix()
-      'run/step_00001234.safetensors'
-    """
-    return Path(folder) / f"step_{as_int(step, 'step', 0):08d}.safetensors"
-
-
-def steps(folder: PathLike) -> list[int]:
-    """The steps that have a checkpoint, ascending; other files are ignored, no folder gives []."""
-    folder = Path(folder)
-    found = []
-    for path in folder.iterdir() if folder.exists() else ():
-        match = _STEP_NAME.fullmatch(path.name)
-        if match and step_path(folder, int(match[1])) == path and path.is_file():
-            found.append(int(match[1]))
-    return sorted(found)
-
-
-def latest(folder: PathLike, *, verify: bool = False) -> Path | None:
-    """The checkpoint of the largest step, found by looking; None if there is no checkpoint.
-
-    `verify=True` reads it whole; a damaged one is skipped with a `RuntimeWarning` that names it.
-
-    Raises:
-      ValueError: `verify=True` and every checkpoint is damaged.
-    """
-    found = [step_path(folder, step) for step in reversed(steps(folder))]
-    if not verify:
-        return found[0] if found else None
-    problems = []
-    for path in found:
-        try:
-            _verify(path)
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        for problem in problems:
-            warnings.warn(f"skipped a damaged checkpoint: {problem}", RuntimeWarning, stacklevel=2)
-        return path
-    if problems:
-        raise ValueError(f"{folder}: every checkpoint is damaged:\n  " + "\n  ".join(problems))
-    return None
-
-
-def drop_after(folder: PathLike, step: int) -> list[Path]:
-    """Delete the checkpoints of later steps, before a run goes on from `step`; give their paths."""
-    as_int(step, "drop_after: step", 0)
-    dropped = [step_path(folder, s) for s in steps(folder) if s > step]
-    for path in dropped:
-        path.unlink(missing_ok=True)
-    return dropped
-
-
-def save_step(
-    folder: PathLike,
-    step: int,
-    tree: Any,
-    *,
-    net: Any = None,
-    meta: Mapping[str, Any] | None = None,
-    keep_last: int | None = 3,
-) -> Path:
-    """`save` as `step_00001234.safetensors`, then delete all but the last `keep_last`.
-
-    `step` is added to `meta`. `keep_last=None` keeps all. Older files go only once the
-    new one is in place, and with them what killed runs left unfinished. One run per folder.
-
-    Raises:
-      ValueError: the folder holds later steps, so it belongs to another run; or `meta` names
-        another step; or see `save`.
-    """
-    if keep_last is not None:
-        as_int(keep_last, "save_step: keep_last", 1)
-    path = step_path(folder, step)
-    meta = dict(meta or {})
-    if meta.setdefault("step", int(step)) != step:
-        raise ValueError(f"save_step: step is {step}, but meta['step'] is {meta['step']!r}")
-    later = [s for s in steps(folder) if s > step]
-    if later:
-        raise ValueError(
-            f"save_step: {folder} already holds the later steps {later}; resume from the latest, "
-            f"choose another folder, or delete them with drop_after(folder, {step})"
-        )
-    save(path, tree, net=net, meta=meta)
-    if keep_last is not None:
-        for old in steps(folder)[:-keep_last]:
-            step_path(folder, old).unlink(missing_ok=True)
-    for stale in path.parent.iterdir():
-        unfinished = is_temporary(stale) and stale.name.startswith(".step_")
-        if unfinished and f".safetensors.{os.getpid()}-" not in stale.name:
-            stale.unlink(missing_ok=True)
-    return path
-
-
-# Metrics beside the checkpoints
-
-
-def truncate_jsonl(path: PathLike, step: int) -> int:
-    """Keep the lines of a JSON-lines file whose "step" is at most `step`, in one step.
-
-    Lines without a "step" are kept as they are; a half-written last line and blank lines go. Gives
-    the number of lines that stay; no file counts as an empty one.
-
-    Raises:
-      ValueError: another line than the last is not a JSON object, or a "step" is not a number.
-
-    Example:
-      >>> import tempfile
-      >>> path = Path(tempfile.mkdtemp()) / "metrics.jsonl"
-      >>> _ = path.write_text('{"step": 1}\\n{"step": 2}\\n{"step": 3}\\n{"st')
-      >>> truncate_jsonl(path, 2), path.read_text()
-      (2, '{"step": 1}\\n{"step": 2}\\n')
-    """
-    path = Path(path)
-    if not path.exists():
-        return 0
-    lines = path.read_bytes().split(b"\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    kept = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-            if not isinstance(value, dict):
-                raise ValueError("not a JSON object")
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):
-                break  # the run was killed while writing it
-            raise ValueError(f"{path}, line {number}: {error}") from None
-        at = value.get("step", step)
-        if isinstance(at, bool) or not isinstance(at, int | float):
-            raise ValueError(f"{path}, line {number}: step is {at!r}, not a number")
-        if at <= step:
-            kept.append(line + b"\n")
-    with replacing(path) as file:
-        file.write(b"".join(kept))
-    return len(kept)
