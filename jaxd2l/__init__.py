@@ -8,12 +8,36 @@ A network is data, and everything else is a function of it::
     print(jaxd2l.summarize(net, (28, 28, 1)))
 """
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from jaxd2l import geometry as geometry
 from jaxd2l import layers as layers
 from jaxd2l import models as models
+from jaxd2l import ops as ops
 from jaxd2l.analysis import summarize as summarize
 from jaxd2l.layers.interpreters import apply as apply
 from jaxd2l.layers.interpreters import init as init
 from jaxd2l.layers.interpreters import output_shape as output_shape
 
+if TYPE_CHECKING:
+    from jaxd2l import checkpoint as checkpoint
+    from jaxd2l import data as data
+    from jaxd2l import plot as plot
+    from jaxd2l import train as train
+
 __version__ = "0.1.0"
+
+# Imported when first used, so that `import jaxd2l` costs little more than `import jax`.
+_LATER = ("checkpoint", "data", "plot", "train")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LATER:
+        return importlib.import_module(f"jaxd2l.{name}")
+    raise AttributeError(f"module 'jaxd2l' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LATER])
