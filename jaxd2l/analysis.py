@@ -13,10 +13,10 @@ from jaxd2l.geometry import ReceptiveField
 from jaxd2l.layers.composites import Parallel, Repeat, Serial, Split, Tied
 from jaxd2l.layers.core import Layer, Shape
 from jaxd2l.layers.interpreters import (
-    check_network,
     check_shape,
     combined_shape,
     label_of,
+    output_shape,
     split_shape,
 )
 
@@ -161,7 +161,7 @@ def summarize(net: Layer, input_shape: Any, dtype: Any = jnp.float32) -> Summary
       parameters 80 (320 bytes)
       MACs per example 1,152 (2,304 FLOPs)
     """
-    check_network(net)
+    output_shape(net, input_shape)  # refuses what does not fit, and says where
     shape = check_shape(input_shape)
     measure = _Measure(jnp.dtype(dtype))
     measure.layer(net, (), shape, tuple(ReceptiveField() for _ in shape[:-1]), tied=False)

@@ -39,13 +39,16 @@ CASES: list[Case] = [
     ("k_max_pool", layers.KMaxPool(2), (5, 3)),
     ("layer_norm", layers.LayerNorm("ln"), (3, 5)),
     ("layer_norm_conv", layers.LayerNorm("ln", axes=3), (3, 3, 2)),
+    ("locally_connected", layers.LocallyConnected("local", 3, 2, stride=2), (5, 4, 2)),
     ("local_response_norm", layers.LocalResponseNorm(), (2, 2, 7)),
     ("max_pool", layers.MaxPool(2), (5, 4, 3)),
     ("maxout", layers.Maxout("maxout", 3, pieces=2), (5,)),
     ("min_pool", layers.MinPool((2,)), (6, 3)),
     ("powers", layers.Powers(3), (1,)),
     ("prelu", layers.PReLU("prelu"), (3, 4)),
+    ("rbf", layers.RBF("rbf", 3, sigma=2.0), (5,)),
     ("reshape", layers.Reshape((2, 3)), (6,)),
+    ("tiled_conv", layers.TiledConv("tiled", 3, 2, tiles=(2, 1), padding=1), (4, 3, 2)),
     ("weight_norm", layers.WeightNorm(layers.Conv("conv", 4, 3)), (5, 5, 2)),
     (
         "parallel_add",
@@ -86,30 +89,60 @@ CASES: list[Case] = [
         ),
         (5,),
     ),
-    ("lenet", models.lenet(), (28, 28, 1)),
-    ("lenet_book", models.lenet(activation="sigmoid", pooling="avg"), (28, 28, 1)),
-    ("lenet_bn", models.lenet(batch_norm=True), (28, 28, 1)),
+    ("lenet", models.lenet(), (16, 16, 1)),
+    ("lenet_book", models.lenet(activation="sigmoid", pooling="avg"), (16, 16, 1)),
+    ("lenet_bn", models.lenet(batch_norm=True), (16, 16, 1)),
     ("linear_regression", models.linear_regression(), (3,)),
     ("logistic_regression", models.logistic_regression(), (3,)),
     ("mlp", models.mlp((6, 5), dropout=(0.2, 0.5)), (3, 3, 1)),
     ("polynomial_regression", models.polynomial_regression(), (1,)),
     ("softmax_regression", models.softmax_regression(), (3, 3, 1)),
 ]
+FAST = {"xla_backend_optimization_level": 0}  # to compile: every program runs once
 IDS = [name for name, _, _ in CASES]
 N = 4
 
 
 @functools.lru_cache
 def made(index: int):
-    """Parameters, state, a batch and the outputs (eager, jitted train) of one case."""
+    """One case: the network, its parameters and state, a batch."""
     _, net, shape = CASES[index]
-    params, state = jaxd2l.init(net, jax.random.key(1), shape)
+    init = jax.jit(lambda key: jaxd2l.init(net, key, shape), compiler_options=FAST)
+    params, state = init(jax.random.key(1))
     x = jax.random.normal(jax.random.key(2), (N, *shape))
     return net, params, state, x
 
 
 def run(net, params, state, x, **call):
     return jaxd2l.apply(net, params, state, x, **call)
+
+
+traced = []
+
+
+def everything(net, params, state, x):
+    """All that is compared, as one program: one compilation for each case."""
+    traced.append(net)
+
+    def loss(params, x):
+        y, new = run(net, params, state, x, train=True, key=jax.random.key(3))
+        return (y**2).sum(), new
+
+    grads, new = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+    return {
+        "batch": run(net, params, state, x)[0],
+        "vmap": jax.vmap(lambda x: run(net, params, state, x[None])[0][0])(x),
+        "gradients": grads,
+        "new": new,
+    }
+
+
+compiled = jax.jit(everything, static_argnums=0, compiler_options=FAST)
+
+
+@functools.lru_cache
+def results(index: int):
+    return compiled(*made(index))
 
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=IDS)
@@ -123,28 +156,20 @@ class TestContract:
         net, params, state, x = made(index)
         y, same = run(net, params, state, x)
         assert same is state
-        fast, _ = jax.jit(functools.partial(run, net))(params, state, x)
-        np.testing.assert_allclose(y, fast, rtol=2e-5, atol=2e-5)
+        np.testing.assert_allclose(y, results(index)["batch"], rtol=2e-5, atol=2e-5)
 
     def test_vmap_over_examples_equals_the_batch(self, index):
-        net, params, state, x = made(index)
-        y, _ = run(net, params, state, x)
-        one = jax.vmap(lambda x: run(net, params, state, x[None])[0][0])(x)
-        np.testing.assert_allclose(y, one, rtol=2e-5, atol=2e-5)
+        result = results(index)
+        np.testing.assert_allclose(result["vmap"], result["batch"], rtol=2e-5, atol=2e-5)
 
     def test_training_keeps_structure_and_gives_finite_gradients(self, index):
-        net, params, state, x = made(index)
-
-        @jax.jit
-        def value(params, x):
-            y, new = run(net, params, state, x, train=True, key=jax.random.key(3))
-            return (y**2).sum(), new
-
-        grads, new = jax.grad(value, argnums=(0, 1), has_aux=True)(params, x)
+        _, params, state, x = made(index)
+        new, (grads, grad_x) = results(index)["new"], results(index)["gradients"]
         assert jax.tree.structure(new) == jax.tree.structure(state)
         assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
-        assert jax.tree.map(jnp.shape, grads[0]) == jax.tree.map(jnp.shape, params)
-        assert all(bool(jnp.isfinite(g).all()) for g in jax.tree.leaves(grads))
+        assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, params)
+        assert grad_x.shape == x.shape
+        assert all(bool(np.isfinite(g).all()) for g in jax.tree.leaves((grads, grad_x)))
 
     @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64], ids=["bf16", "f64"])
     def test_dtype_is_kept(self, index, dtype, strict_promotion):
@@ -164,24 +189,18 @@ class TestContract:
                 lambda a: a.dtype, shapes[1]
             )
 
-    def test_an_equal_record_is_not_traced_again(self, index):
+    def test_an_equal_record_is_equal_hashes_equal_and_is_not_traced_again(self, index):
         net, params, state, x = made(index)
-        traces = []
-
-        @functools.partial(jax.jit, static_argnums=0)
-        def call(net, params, state, x):
-            traces.append(net)
-            return run(net, params, state, x)[0]
-
+        first = results(index)["batch"]
         twin = net
-        if index != IDS.index("function") and index != IDS.index("flax"):
+        if IDS[index] not in ("function", "flax"):
             twin = records.load(records.dump(net))
             assert twin == net
             assert hash(twin) == hash(net)
-        jax.eval_shape(functools.partial(call, net), params, state, x)
-        call(net, params, state, x)
-        call(twin, params, state, x + 1)
-        assert len(traces) <= 2  # eval_shape of the partial, and one trace for both calls
+        before = len(traced)
+        again = compiled(twin, params, state, x)["batch"]
+        assert len(traced) == before
+        np.testing.assert_array_equal(again, first)
 
     def test_repr_names_the_type(self, index):
         net = made(index)[0]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxd2l import layers, models, records
+from jaxd2l.geometry import as_int
 from jaxd2l.ops import initializers
 
 
@@ -159,7 +160,7 @@ def test_a_class_defined_again_keeps_its_old_instances_alive():
 
 
 def test_names_that_clash_across_modules_are_refused():
-    with pytest.raises(ValueError, match="'Dense' is already defined in jaxd2l.layers.linear"):
+    with pytest.raises(ValueError, match="'Dense' is already defined in jaxd2l"):
         records.record(type("Dense", (), {"__module__": "elsewhere", "__annotations__": {}}))
     assert type(records.load(records.dump(layers.Dense("a", 1)))) is layers.Dense
 
@@ -227,7 +228,7 @@ def test_a_long_chain_of_records_is_loaded_or_refused_but_never_crashes():
         net = layers.Serial([net])
     assert records.load(records.dump(net)) == net
     deep = '{"type": "Serial", "layers": [' * 5000 + '{"type": "Identity"}' + "]}" * 5000
-    with pytest.raises(ValueError, match="nested too deeply|not a valid"):
+    with pytest.raises(ValueError, match=r"nested too deeply|not a valid"):
         records.load(deep)
 
 
@@ -258,15 +259,15 @@ def test_dump_of_a_flax_module_names_its_place():
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, (1,), np.ones(2, int)])
 def test_as_int_wants_an_integer(value):
     with pytest.raises(TypeError, match="stride must be an integer, got"):
-        records.as_int(value, "stride", 0)
+        as_int(value, "stride", 0)
 
 
 def test_as_int_takes_numpy_integers_and_checks_the_bound():
-    got = records.as_int(np.uint8(3), "stride", 1)
+    got = as_int(np.uint8(3), "stride", 1)
     assert got == 3
     assert type(got) is int
     with pytest.raises(ValueError, match="stride must be at least 1, got 0"):
-        records.as_int(0, "stride", 1)
+        as_int(0, "stride", 1)
 
 
 @pytest.mark.parametrize("value", [True, "1", None, 1j, jnp.float32(1)])

@@ -401,14 +401,14 @@ def apply(
     check_network(net)
     if not isinstance(train, bool):
         raise TypeError(f"apply: train must be True or False (a static value), got {train!r}")
-    if jnp.ndim(x) < 1:
-        raise ValueError("apply: x needs a batch axis, (n, *input_shape); got a scalar")
     for name, tree in (("params", params), ("state", state)):
         if not isinstance(tree, Mapping):
             raise TypeError(
                 f"apply: {name} must be a dict, as init returned it, got {type(tree).__name__}"
             )
         _check_names(sibling_names(net), tree, name, ())
+    if jnp.ndim(x) < 1:
+        raise ValueError("apply: x needs a batch axis, (n, *input_shape); got a scalar")
     for name, value in (("examples", examples), ("mask", mask)):
         if value is not None and jnp.shape(value) != jnp.shape(x)[:1]:
             raise ValueError(
