@@ -82,6 +82,7 @@ def conv_parameters(
 
     Raises:
       ValueError: `groups` does not divide both channel counts, or a number is below 1.
+    Source: D2L 7.4.
 
     Example:
       >>> conv_parameters((5, 5), 1, 6)
@@ -148,6 +149,7 @@ def conv_transpose_macs(
 
     Raises:
       TypeError, ValueError: as `conv_macs`.
+    Source: D2L 14.10.
 
     Example:
       >>> conv_transpose_macs((7, 7), (4, 4), 2, 3, stride=2)
@@ -212,6 +214,8 @@ def pool_cost(
 def dense_parameters(in_features: int, out_features: int, bias: bool = True) -> int:
     """Parameters of a dense layer: out*(in + 1), or out*in without bias.
 
+    Source: D2L 3.1, 5.1.
+
     Example:
       >>> dense_parameters(784, 10)
       7850
@@ -257,6 +261,8 @@ def ngram_count_limit(tokens: int, order: int) -> int:
     """The most distinct n-grams up to `order` that a text of `tokens` can hold: sum of N - n + 1.
 
     It grows with the text, not with a power of the vocabulary, which is why counts are kept sparse.
+
+    Source: D2L 9.3.
 
     Example:
       >>> ngram_count_limit(10**5, 4)

@@ -163,6 +163,8 @@ def receptive_field_top_down(windows: Sequence[Window]) -> int:
     bound where a strided window follows a transposed one (it may never meet the best alignment)
     or a transposed window has gaps (dilation, or a kernel smaller than the stride).
 
+    Source: Araujo, Norris & Sim, Distill 2019, doi:10.23915/distill.00021.
+
     Example:
       >>> receptive_field_top_down([Window(11, 4), Window(3, 2), Window(5, 1, 2)])
       51

@@ -12,6 +12,8 @@ from .sizes import as_int
 def iterations_per_epoch(examples: int, batch_size: int, drop_last: bool = False) -> int:
     """Batches in one pass: ceil(examples/batch_size), or the floor if the short one is dropped.
 
+    Source: D2L 12.5.
+
     Example:
       >>> iterations_per_epoch(2000, 500), iterations_per_epoch(2001, 500)
       (4, 5)

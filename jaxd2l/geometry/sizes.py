@@ -229,6 +229,7 @@ def pool_output_size(
 
     Raises:
       TypeError, ValueError: as `Window` and `Window.output_size`.
+    Source: D2L 7.5.
 
     Example:
       >>> pool_output_size(54, 3, 2), pool_output_size(54, 3, 2, ceil_mode=True)
@@ -247,6 +248,7 @@ def same_padding(kernel: int, dilation: int = 1) -> tuple[int, int]:
 
     Raises:
       TypeError, ValueError: as `Window`.
+    Source: D2L 7.3.1.
 
     Example:
       >>> same_padding(3), same_padding(4)

@@ -36,6 +36,8 @@ def fan_in_out(shape: tuple[int, ...]) -> Fan:
     Raises:
       ValueError: fewer than two axes, or one of size 0: there is no fan to read off.
 
+    Source: Glorot and Bengio 2010; D2L 5.4.2.
+
     Example:
       >>> fan_in_out((784, 256)), fan_in_out((3, 3, 16, 32))
       ((784, 256), (144, 288))

@@ -309,6 +309,8 @@ def entropy(probabilities: Array) -> Array:
     Raises:
       TypeError: not floating point.
 
+    Source: D2L 22.11.
+
     Example:
       >>> entropy(jnp.array([0.5, 0.5, 0.0]))
       Array(0.6931472, dtype=float32)
@@ -350,6 +352,8 @@ def kl_divergence_with_logits(p_logits: Array, q_logits: Array) -> Array:
     Raises:
       TypeError: not floating point.
       ValueError: the shapes differ.
+
+    Source: D2L 22.11.
 
     Example:
       >>> kl_divergence_with_logits(jnp.array([100.0, 0.0]), jnp.array([0.0, 0.0]))
@@ -462,6 +466,8 @@ def l1_penalty(params: Any, *, where: Callable[[str], bool] | None = None) -> Ar
 
     Raises:
       TypeError: a chosen leaf is not floating point; its path is named.
+
+    Source: Tibshirani 1996 (the lasso); D2L 3.7.
 
     Example:
       >>> l1_penalty({"kernel": jnp.array([1.0, -2.0])})
