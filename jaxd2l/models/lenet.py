@@ -41,6 +41,8 @@ def lenet(
     """
     if pooling not in POOLING:
         raise ValueError(f"lenet: pooling must be one of {sorted(POOLING)}, got {pooling!r}")
+    if not isinstance(batch_norm, bool):
+        raise TypeError(f"lenet: batch_norm must be True or False, got {batch_norm!r}")
     pool = POOLING[pooling](2)
 
     def after(name: str) -> list[Layer]:

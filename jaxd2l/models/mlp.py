@@ -30,6 +30,9 @@ def mlp(
       >>> summarize(mlp(), (28, 28, 1)).parameters
       203530
     """
+    for what, wanted, given in (("hidden", "widths", hidden), ("dropout", "rates", dropout)):
+        if not isinstance(given, Sequence) or isinstance(given, str):
+            raise TypeError(f"mlp: {what} must be a sequence of {wanted}, got {given!r}")
     if dropout and len(dropout) != len(hidden):
         raise ValueError(
             f"mlp: dropout needs one rate per hidden layer, got {len(dropout)} for {len(hidden)}"
