@@ -47,6 +47,12 @@ class FlaxModule(Layer):
                 f"wrap an nnx module with flax.nnx.bridge.to_linen"
             )
 
+        if self.train_argument is not None and not isinstance(self.train_argument, str):
+            raise TypeError(
+                f"FlaxModule {self.name!r}: train_argument must be the name of an argument, "
+                f"got {self.train_argument!r}"
+            )
+
     def _arguments(self, train: bool) -> dict[str, bool]:
         if self.train_argument is None:
             return {}
