@@ -89,6 +89,14 @@ def test_batch_norm_may_stand_on_either_side_of_the_activation():
     assert after.min() < 0
 
 
+def test_batch_norm_has_two_parameters_a_channel():
+    """F7; its running statistics are not parameters."""
+    for shape in ((7,), (4, 4, 7)):
+        shapes, count = parameters(layers.BatchNorm("bn"), shape)
+        assert set(shapes["bn"]) == {"scale", "bias"}
+        assert count == jaxd2l.summarize(layers.BatchNorm("bn"), shape).rows[-1].parameters == 14
+
+
 # Convolution and pooling
 
 
