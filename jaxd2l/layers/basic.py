@@ -201,7 +201,9 @@ class Powers(Layer):
 class Function(Layer):
     """Any function of a batch, (n, ...) -> (n, ...), without parameters.
 
-    Control flow that depends on values is written with `lax.while_loop` or `lax.cond` inside it.
+    Control flow that depends on values is written with `lax.cond` or `lax.while_loop` inside it.
+    JAX has no reverse-mode gradient through a `while_loop` whose carry depends on what is trained:
+    let it carry `lax.stop_gradient` values only, such as the number of halvings.
     A network with functions in it cannot be written to a file; keep it in code. Its receptive
     field is reported as the whole input unless `pointwise=True` promises that every output sees
     only its own position.
