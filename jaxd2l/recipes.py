@@ -59,9 +59,7 @@ _IMAGES = Recipe("images", {}, "adam", 1e-3, 20, 64)
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "lenet": {
         "default": Recipe("images", {}, "adam", 2e-3, 20, 64),
-        "book": Recipe(
-            "images", {"activation": "sigmoid", "pooling": "avg"}, "momentum", 0.1, 60, 64
-        ),
+        "book": Recipe("images", {"activation": "sigmoid", "pooling": "avg"}, "adam", 5e-3, 40, 64),
     },
     "mlp": {
         "default": _IMAGES,

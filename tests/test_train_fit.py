@@ -422,3 +422,38 @@ def test_batch_normalised_lenet_passes_lenet_at_equal_epochs(form):
     print(form, medians)
     assert medians[True] > medians[False]
     assert medians[True] > 0.9
+
+
+# The recipes of the command line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "recipe", "wanted"),
+    [
+        ("lenet", "default", 0.97),
+        ("lenet", "book", 0.97),
+        ("mlp", "default", 0.96),
+        ("mlp", "book", 0.95),
+        ("softmax_regression", "default", 0.94),
+    ],
+)
+def test_recipes_learn_the_digits(network, recipe, wanted):
+    """Test accuracy, median of five seeds, of `jaxd2l train NETWORK --recipe RECIPE`."""
+    chosen = recipes.recipe(network, recipe)
+    parts = recipes.load_data(chosen.task)
+    found = []
+    for seed in range(5):
+        result = train.fit(
+            models.build(network, **chosen.options),
+            parts.train,
+            test=parts.test,
+            loss=recipes.loss_of(chosen.task),
+            optimizer=recipes.OPTIMIZERS[chosen.optimizer](chosen.learning_rate),
+            epochs=chosen.epochs,
+            batch_size=chosen.batch_size,
+            seed=seed,
+        )
+        found.append(result.history[-1]["test_accuracy"])
+    print(network, recipe, found)
+    assert statistics.median(found) >= wanted
