@@ -362,20 +362,24 @@ def test_init_is_the_same_under_jit_and_vmap_and_keeps_the_dtype():
 
 
 @pytest.mark.parametrize(
-    ("layer", "shape", "fan_in"),
+    ("layer", "shape", "fan"),
     [
-        (layers.Conv("l", 128, 3, groups=4), (8, 8, 64), 9 * 16),
-        (layers.ConvTranspose("l", 128, 3, groups=4), (8, 8, 64), 9 * 16),
-        (layers.Maxout("l", 64, pieces=4), (128,), 128),
-        (layers.LocallyConnected("l", 16, 3), (8, 8, 8), 9 * 8),
-        (layers.TiledConv("l", 32, 3, tiles=2), (8, 8, 32), 9 * 32),
+        (layers.Conv("l", 128, 3, groups=4), (8, 8, 64), (9 * 16, 9 * 32)),
+        (layers.ConvTranspose("l", 128, 3, groups=4), (8, 8, 64), (9 * 16, 9 * 32)),
+        (layers.Maxout("l", 64, pieces=4), (128,), (128, 64)),
+        (layers.LocallyConnected("l", 16, 3), (8, 8, 8), (9 * 8, 9 * 16)),
+        (layers.TiledConv("l", 32, 3, tiles=2), (8, 8, 32), (9 * 32, 9 * 32)),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_the_fan_of_each_kernel_gives_the_right_deviation(layer, shape, fan_in):
-    params, _ = started(layer, shape, initializers={"l/kernel": initializers.HeNormal()})
-    std = float(params["l"]["kernel"].std())
-    assert abs(std / np.sqrt(2 / fan_in) - 1) < 0.03
+def test_the_fan_of_each_kernel_gives_the_right_deviation(layer, shape, fan):
+    for initializer, want in [
+        (initializers.LecunNormal(), 1 / fan[0]),
+        (initializers.XavierNormal(), 2 / sum(fan)),
+    ]:
+        params, _ = started(layer, shape, initializers={"l/kernel": initializer})
+        std = float(params["l"]["kernel"].std())
+        assert abs(std / np.sqrt(want) - 1) < 0.03
 
 
 # --- walk and output_shape ----------------------------------------------------------------------
