@@ -276,6 +276,12 @@ def test_divergence_of_the_last_step_only(few, tmp_path):
     assert checkpoint.steps(tmp_path) == []
 
 
+def test_an_infinite_loss_over_finite_parameters_is_divergence(few, tmp_path):
+    with pytest.raises(train.Diverged):
+        quick(few, loss=lambda o, t: CE(o, t) + jnp.inf, folder=tmp_path)
+    assert checkpoint.steps(tmp_path) == []
+
+
 def test_a_test_loss_that_overflows_is_written_as_null(few, tmp_path):
     """The run is sound; its metrics file stays JSON."""
     far = data.Dataset(np.full((2, 4), 3e38, np.float32), np.array([0, 1]))

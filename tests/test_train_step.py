@@ -197,15 +197,18 @@ def test_loss_with_more_axes_is_averaged_over_them():
 
 
 def test_a_loss_that_is_not_finite_is_remembered(net):
-    step = train.make_step(net, losses.softmax_cross_entropy, optax.sgd(0.0), NAMES)
+    """Also where the parameters did not move, so that the next loss is finite again."""
+    still = optax.set_to_zero()
+    step = train.make_step(net, losses.softmax_cross_entropy, still, NAMES)
     batch = next(data.Batches(make_data(4), 4).epoch(0))
-    state = step(begin(net), batch)
+    state = step(begin(net, still), batch)
     assert bool(state.finite)
     bad = batch._replace(inputs=np.full_like(batch.inputs, np.inf))
     state = step(state, bad)
     assert not bool(state.finite)
     state = step(state, batch)
     assert not bool(state.finite)
+    assert bool(all_finite(state.params))
 
 
 def test_a_loss_that_is_not_finite_in_the_padding_does_not_count(net):
