@@ -41,6 +41,7 @@ MAX_LINES = 400  # neither blank nor docstring
 LONG = {
     "jaxd2l/cli.py",
     "tests/test_checkpoint.py",
+    "tests/test_cli.py",
     "tests/test_layers.py",
     "tests/test_losses.py",
     "tests/test_normalization.py",
