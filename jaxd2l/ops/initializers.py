@@ -379,13 +379,19 @@ def _wide(dtype: Any) -> Any:
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
 
 
+# Samples are drawn flat: the values are those of a draw in `shape`, but XLA compiles one axis more
+# than three times as fast as four (LeNet's five kernels: 0.7 s of CPU instead of 2.5 s).
+
+
 def _normal(owner: Any, key: Array, shape: tuple[int, ...], dtype: Any, std: float) -> Array:
     _check_dtype(owner, dtype)
-    return (std * jax.random.normal(key, shape, _wide(dtype))).astype(dtype)
+    flat = std * jax.random.normal(key, (math.prod(shape),), _wide(dtype))
+    return flat.reshape(shape).astype(dtype)
 
 
 def _uniform(
     owner: Any, key: Array, shape: tuple[int, ...], dtype: Any, low: float, high: float
 ) -> Array:
     _check_dtype(owner, dtype)
-    return jax.random.uniform(key, shape, _wide(dtype), low, high).astype(dtype)
+    flat = jax.random.uniform(key, (math.prod(shape),), _wide(dtype), low, high)
+    return flat.reshape(shape).astype(dtype)
