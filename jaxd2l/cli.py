@@ -7,6 +7,7 @@ import argparse
 import ast
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -510,7 +511,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit status: 0, 1 for a mistake, 2 for wrong usage, 130 for Ctrl-C."""
     arguments = _parser().parse_args(argv)
     try:
-        return int(arguments.run(arguments))
+        status = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader of the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (Refused, ValueError, OSError, ImportError, FloatingPointError) as error:
         notes = getattr(error, "__notes__", ())
         print(" ".join([f"jaxd2l: {error}", *notes]), file=sys.stderr)

@@ -533,6 +533,19 @@ def test_ctrl_c_outside_the_loop(monkeypatch, capsys):
     assert capsys.readouterr().err == "jaxd2l: interrupted\n"
 
 
+def test_a_reader_that_stops_early_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxd2l.cli", "models"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    process.stdout.close()
+    with process:
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def test_as_a_module():
     done = subprocess.run(
         [sys.executable, "-m", "jaxd2l.cli", "summary", "nothing", "--input", "3"],
