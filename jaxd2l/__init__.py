@@ -17,9 +17,9 @@ from jaxd2l import layers as layers
 from jaxd2l import models as models
 from jaxd2l import ops as ops
 from jaxd2l.analysis import summarize as summarize
-from jaxd2l.layers.interpreters import apply as apply
-from jaxd2l.layers.interpreters import init as init
-from jaxd2l.layers.interpreters import output_shape as output_shape
+from jaxd2l.layers import apply as apply
+from jaxd2l.layers import init as init
+from jaxd2l.layers import output_shape as output_shape
 
 if TYPE_CHECKING:
     from jaxd2l import checkpoint as checkpoint

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxd2l.geometry import ReceptiveField
 from jaxd2l.layers.composites import Parallel, Repeat, Serial, Split, Tied
 from jaxd2l.layers.core import Layer, Shape
-from jaxd2l.layers.interpreters import (
+from jaxd2l.layers.shapes import (
     check_shape,
     combined_shape,
     label_of,

@@ -22,7 +22,7 @@ def as_int(value: Any, what: str, minimum: int) -> int:
       >>> as_int(3, "stride", 1)
       3
     """
-    if isinstance(value, bool):
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool":
         raise TypeError(f"{what} must be an integer, got {value!r}")
     try:
         number = operator.index(value)

@@ -21,10 +21,7 @@ from jaxd2l.layers.core import Layer as Layer
 from jaxd2l.layers.core import Parameter as Parameter
 from jaxd2l.layers.core import fold_path as fold_path
 from jaxd2l.layers.flax import FlaxModule as FlaxModule
-from jaxd2l.layers.interpreters import apply as apply
-from jaxd2l.layers.interpreters import init as init
-from jaxd2l.layers.interpreters import output_shape as output_shape
-from jaxd2l.layers.interpreters import walk as walk
+from jaxd2l.layers.initialize import init as init
 from jaxd2l.layers.linear import RBF as RBF
 from jaxd2l.layers.linear import ConstantDense as ConstantDense
 from jaxd2l.layers.linear import CosineDense as CosineDense
@@ -44,3 +41,6 @@ from jaxd2l.layers.pool import GlobalMaxPool as GlobalMaxPool
 from jaxd2l.layers.pool import KMaxPool as KMaxPool
 from jaxd2l.layers.pool import MaxPool as MaxPool
 from jaxd2l.layers.pool import MinPool as MinPool
+from jaxd2l.layers.run import apply as apply
+from jaxd2l.layers.shapes import output_shape as output_shape
+from jaxd2l.layers.shapes import walk as walk

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxd2l.layers import Layer, interpreters
+from jaxd2l import layers
+from jaxd2l.layers import Layer
 from jaxd2l.layers.core import fold_path
 from jaxd2l.ops import losses, metrics
 
@@ -47,10 +48,10 @@ def model_of(model: Layer | Model) -> Model:
         raise TypeError(f"expected a network or train.Model(init, apply), got {model!r}")
 
     def init(key: Array, input_shape: Any) -> Any:
-        return interpreters.init(model, key, input_shape)
+        return layers.init(model, key, input_shape)
 
     def apply(params: Any, state: Any, inputs: Any, **call: Any) -> Any:
-        return interpreters.apply(model, params, state, inputs, **call)
+        return layers.apply(model, params, state, inputs, **call)
 
     return Model(init, apply)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxd2l import checkpoint
-from jaxd2l.layers import Layer, interpreters
+from jaxd2l.layers import Layer, init
 
 
 class Trained(NamedTuple):
@@ -69,7 +69,7 @@ def load(path: str | os.PathLike[str], net: Layer | None = None) -> Trained:
     if not isinstance(net, Layer) or "input_shape" not in meta:
         raise ValueError(f"{file}: not a checkpoint of train.fit: no network or input shape in it")
     shape = tuple(meta["input_shape"])
-    wanted = jax.eval_shape(lambda key: interpreters.init(net, key, shape), jax.random.key(0))
+    wanted = jax.eval_shape(lambda key: init(net, key, shape), jax.random.key(0))
     target = dict(zip(("params", "state"), wanted, strict=True))
     flat = checkpoint.load_flat(file)
     named = {
