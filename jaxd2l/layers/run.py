@@ -59,7 +59,7 @@ def apply(
         layer.
 
     Example:
-      >>> from jaxd2l import layers
+      >>> from jaxd2l import init, layers
       >>> net = layers.Serial([layers.Flatten(), layers.Dense("head", 2)])
       >>> params, state = init(net, jax.random.key(0), (2, 2, 1))
       >>> y, state = apply(net, params, state, jnp.ones((5, 2, 2, 1)))
