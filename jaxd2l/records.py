@@ -80,7 +80,12 @@ def record(cls: type[T]) -> type[T]:
 
 
 def is_record(value: Any) -> bool:
-    """True for instances (not classes) of types declared with `record`."""
+    """True for instances (not classes) of types declared with `record`.
+
+    Example:
+      >>> is_record(3)
+      False
+    """
     return "_is_record" in vars(type(value))  # its own: a subclass must be declared too
 
 
@@ -149,6 +154,11 @@ def dump(value: Any) -> str:
 
     Raises:
       TypeError: a field holds something that JSON and `load` cannot give back, such as a function.
+
+    Example:
+      >>> from jaxd2l.layers import Flatten
+      >>> dump(Flatten())
+      '{"type": "Flatten"}'
     """
     return json.dumps(_encode(value, type(value).__name__), allow_nan=True)
 
@@ -159,6 +169,11 @@ def load(text: str) -> Any:
     Raises:
       ValueError: not JSON, an unknown record type, a field that does not exist, or values that the
         record refuses. Nothing but registered records is built.
+
+    Example:
+      >>> import jaxd2l.layers
+      >>> load('{"type": "Reshape", "shape": [2, 3]}')
+      Reshape(shape=(2, 3))
     """
     try:
         return _decode(json.loads(text), "record")

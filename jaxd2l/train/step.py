@@ -79,7 +79,12 @@ class TrainState:
 
 
 def default_metrics(targets: Any) -> Metrics:
-    """Accuracy where the targets are labels, nothing else otherwise."""
+    """Accuracy where the targets are labels, nothing else otherwise.
+
+    Example:
+      >>> list(default_metrics(jnp.array([3, 1]))), list(default_metrics(jnp.array([0.5])))
+      (['accuracy'], [])
+    """
     if jnp.issubdtype(jnp.result_type(targets), jnp.integer):
         return {"accuracy": metrics.correct}
     return {}
@@ -112,7 +117,14 @@ def start(
     input_shape: Any,
     metrics: Metrics,
 ) -> TrainState:
-    """The state before the first step; parameters and steps draw from different keys."""
+    """The state before the first step; parameters and steps draw from different keys.
+
+    Example:
+      >>> from jaxd2l import models
+      >>> first = start(models.mlp(), optax.sgd(0.1), jax.random.key(0), (28, 28, 1), {})
+      >>> int(first.step), sorted(first.params)
+      (0, ['dense1', 'output'])
+    """
     params, state = model_of(model).init(fold_path(key, ("init",)), input_shape)
     return TrainState(
         params,
@@ -229,6 +241,17 @@ def make_step(
     """`make_update`, compiled, with the old state's memory given to the new one (donated).
 
     The state that goes in must not be used again.
+
+    Example:
+      >>> from jaxd2l import data, models
+      >>> net, sgd = models.linear_regression(), optax.sgd(0.5)
+      >>> step = make_step(net, losses.squared_loss, sgd, {})
+      >>> current = start(net, sgd, jax.random.key(0), (2,), {})
+      >>> batches = data.Batches(data.synthetic_linear(0), 100)
+      >>> for batch in batches.epoch(0):
+      ...     current = step(current, batch)
+      >>> current.params["linear"]["kernel"].round(1).ravel().tolist()
+      [2.0, -3.4000000953674316]
     """
     update = make_update(model, loss, optimizer, metrics, padded=padded)
     return jax.jit(update, donate_argnums=0)
@@ -240,6 +263,17 @@ def make_evaluate(
     """The compiled function (params, state, batch, totals) -> totals of one more batch.
 
     The model runs with `train=False`; padding does not count.
+
+    Example:
+      >>> from jaxd2l import data, models
+      >>> net = models.linear_regression()
+      >>> add = make_evaluate(net, losses.squared_loss, {})
+      >>> first = start(net, optax.sgd(0.1), jax.random.key(0), (2,), {})
+      >>> totals = zero_totals({})
+      >>> for batch in data.Batches(data.synthetic_linear(0, n=10), 4).epoch(0):
+      ...     totals = add(first.params, first.state, batch, totals)
+      >>> int(totals["count"])
+      10
     """
     functions = model_of(model)
 
