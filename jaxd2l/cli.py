@@ -5,20 +5,13 @@ It only reads options and prints; the work is done by the library functions that
 
 import argparse
 import ast
-import json
 import math
 import os
 import sys
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from jaxd2l import __version__
-
-
-class Refused(Exception):
-    """A mistake of the user's, shown as one line without a traceback."""
+from jaxd2l import __version__, commands
 
 
 def _size(text: str) -> tuple[int, ...]:
@@ -65,344 +58,26 @@ def _option(text: str) -> tuple[str, Any]:
         return name.replace("-", "_"), value
 
 
-def _build(name: str, options: dict[str, Any]) -> Any:
-    from jaxd2l import models
-
-    try:
-        return models.build(name, **options)
-    except TypeError as error:  # an option of another type than the network's function takes
-        given = ", ".join(f"{k}={v!r}" for k, v in options.items())
-        raise Refused(f"cannot build {name} with {given}: {error}") from error
-
-
-def _models(arguments: argparse.Namespace) -> int:
-    from jaxd2l import models
-
-    for name in models.names():
-        print(f"{name}\n    {models.description(name)}")
-        options = ", ".join(f"{k}={v!r}" for k, v in models.options(name).items())
-        print(f"    options: {options or 'none'}")
-    return 0
-
-
-def _summary(arguments: argparse.Namespace) -> int:
-    from jaxd2l import analysis
-
-    net = _build(arguments.name, dict(arguments.set))
-    table = analysis.summarize(net, arguments.input)
-    if arguments.json:
-        print(table.to_json())
-    else:
-        print(table.to_markdown() if arguments.markdown else table)
-    return 0
-
-
-def _free_folder(name: str) -> Path:
-    """runs/lenet, or runs/lenet-2, ... where that is taken: no run is written over."""
-    number = 1
-    while True:
-        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
-        if not folder.exists() or not any(folder.iterdir()):
-            return folder
-        number += 1
-
-
-def _newest_run(name: str) -> Path:
-    from jaxd2l import checkpoint
-
-    found = [
-        folder
-        for folder in (Path("runs").iterdir() if Path("runs").is_dir() else ())
-        if folder.name.rpartition("-")[0] == name or folder.name == name
-        if folder.is_dir() and checkpoint.latest(folder) is not None
-    ]
-    if not found:
-        raise Refused(f"--resume: there is no run of {name} under runs/; name its --out")
-    return max(found, key=lambda folder: checkpoint.latest(folder).stat().st_mtime)  # type: ignore[union-attr]
-
-
-#: Options of `train` that are stored with the run and come back with --resume.
-_STORED = (
-    "recipe",
-    "data",
-    "size",
-    "channels",
-    "hold_out",
-    "optimizer",
-    "learning_rate",
-    "batch_size",
-    "seed",
-    "epochs",
-)
-
-
-def _settings(arguments: argparse.Namespace, stored: dict[str, Any] | None) -> dict[str, Any]:
-    """What was given, else what the run was started with, else what the recipe says."""
-    from jaxd2l import recipes
-
-    given = {k: getattr(arguments, k) for k in _STORED if getattr(arguments, k) is not None}
-    if given.get("data") is not None:
-        given["data"] = str(Path(given["data"]).resolve())
-    options = dict(arguments.set)
-    if stored is not None:
-        if stored.get("network") != arguments.name:
-            raise Refused(
-                f"--resume: the run trains {stored.get('network')!r}, not {arguments.name!r}"
-            )
-        for name, value in {**given, **options}.items():
-            before = {**stored, **stored["options"]}.get(name)
-            before = tuple(before) if isinstance(before, list) else before
-            if name != "epochs" and value != before:
-                raise Refused(
-                    f"--resume: the run was started with {name}={before!r}, not {value!r}; "
-                    f"only --epochs can be changed"
-                )
-        return {**stored, **given}
-    chosen = recipes.recipe(arguments.name, given.get("recipe", "default"))
-    settings = dict.fromkeys(_STORED) | {"recipe": "default", "seed": 0}
-    settings |= {k: getattr(chosen, k) for k in ("optimizer", "learning_rate", "epochs")}
-    settings |= {"batch_size": chosen.batch_size, "network": arguments.name, "task": chosen.task}
-    return {**settings, **given, "options": {**chosen.options, **options}}
-
-
-def _stored_settings(folder: Path) -> dict[str, Any]:
-    """What the newest sound checkpoint of a run says the run was started with."""
-    from jaxd2l import checkpoint
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # train.fit will warn of a damaged one
-        newest = checkpoint.latest(folder, verify=True)
-    if newest is None:
-        raise Refused(f"--resume: there is no checkpoint in {folder}")
-    stored = checkpoint.read_metadata(newest).get("settings")
-    if stored is None:
-        raise Refused(f"--resume: {newest} was not written by jaxd2l train")
-    return dict(stored)
-
-
-def _pair(values: Any) -> tuple[int, int] | None:
-    if values is None:
-        return None
-    if len(values) != 2:
-        raise Refused(f"--size needs a height and a width, such as 32,32; got {tuple(values)}")
-    return int(values[0]), int(values[1])
-
-
-def _load_data(settings: dict[str, Any]) -> Any:
-    from jaxd2l import recipes
-
-    return recipes.load_data(
-        settings["task"],
-        settings["data"],
-        size=_pair(settings["size"]),
-        channels=settings["channels"],
-        hold_out=settings["hold_out"],
-    )
-
-
-def _train(arguments: argparse.Namespace) -> int:
-    from jaxd2l import analysis, checkpoint, models, plot, recipes, train
-
-    models.options(arguments.name)  # refuses an unknown name before anything else is done
-    if arguments.resume:
-        folder = Path(arguments.out) if arguments.out else _newest_run(arguments.name)
-        stored = _stored_settings(folder)
-    else:
-        folder = Path(arguments.out) if arguments.out else _free_folder(arguments.name)
-        stored = None
-        if checkpoint.latest(folder) is not None:
-            raise Refused(
-                f"--out: {folder} already holds a run; continue it with --resume, or choose "
-                f"another folder"
-            )
-    settings = _settings(arguments, stored)
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["options"].items()}
-    parts = _load_data(settings)
-    if parts.train is None:
-        raise Refused(f"{settings['data']} has a test part only; use --hold-out")
-    if parts.train.classes is not None and "num_classes" in models.options(arguments.name):
-        options.setdefault("num_classes", len(parts.train.classes))
-    settings["options"] = options
-    net = _build(arguments.name, options)
-    shape = parts.train.inputs.shape[1:]
-    table = analysis.summarize(net, shape)
-    if not arguments.quiet:
-        print(table)
-        print(
-            f"{len(parts.train):,} examples to train on, "
-            f"{len(parts.test) if parts.test is not None else 0:,} to test on; "
-            f"{settings['optimizer']}, learning rate {settings['learning_rate']:g}, "
-            f"batches of {settings['batch_size']}, {settings['epochs']} epochs, "
-            f"seed {settings['seed']}",
-            flush=True,
-        )
-    result = train.fit(
-        net,
-        parts.train,
-        test=parts.test,
-        loss=recipes.loss_of(settings["task"]),
-        metrics=recipes.metrics_of(settings["task"], parts.train.targets),
-        optimizer=recipes.OPTIMIZERS[settings["optimizer"]](settings["learning_rate"]),
-        epochs=settings["epochs"],
-        batch_size=settings["batch_size"],
-        seed=settings["seed"],
-        folder=folder,
-        resume=arguments.resume,
-        save_every=arguments.save_every,
-        meta={"settings": settings, "classes": parts.train.classes},
-        progress=not arguments.quiet,
-    )
-    written = [p.name for p in (checkpoint.latest(folder), folder / "metrics.jsonl") if p]
-    if result.history:
-        try:
-            curve = folder / "learning_curve.png"
-            written.append(plot.learning_curve(result.history, curve, arguments.name).name)
-        except ImportError as error:  # the run itself is complete and saved
-            print(f"jaxd2l: no learning curve drawn: {error}", file=sys.stderr)
-    if result.interrupted:
-        step = int(result.train_state.step)
-        again = f"jaxd2l train {arguments.name} --out {folder} --resume"
-        print(f"stopped at step {step:,}; continue with: {again}")
-        return 130
-    last = result.history[-1]
-    if "test_accuracy" in last:
-        print(f"test accuracy {100 * last['test_accuracy']:.1f} %")
-    elif "test_loss" in last:
-        print(f"test loss {last['test_loss']:.6f}")
-    print(f"wrote {folder}: {', '.join(written)}")
-    return 0
-
-
-def _evaluate(arguments: argparse.Namespace) -> int:
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from jaxd2l import data, recipes, train
-    from jaxd2l.layers import apply
-    from jaxd2l.ops import metrics
-
-    net, params, state, meta = train.load(arguments.checkpoint)
-    settings = meta.get("settings")
-    if settings is None:
-        raise Refused(f"{arguments.checkpoint} was not written by jaxd2l train")
-    data_path = None if arguments.data is None else str(Path(arguments.data).resolve())
-    if data_path not in (None, settings["data"]):
-        settings |= {"data": data_path, "hold_out": None}
-    if arguments.hold_out is not None:
-        settings |= {"hold_out": arguments.hold_out}
-    settings = {"size": None, "channels": None, **settings}
-    parts = _load_data(settings)
-    part = parts.test if parts.test is not None else parts.train
-    shape = tuple(meta["input_shape"])
-    if part.inputs.shape[1:] != shape:
-        raise Refused(f"the data has inputs of shape {part.inputs.shape[1:]}, the network {shape}")
-    trained_on = meta.get("classes")
-    if part.classes is not None and trained_on is not None and list(part.classes) != trained_on:
-        raise Refused(
-            f"the data has the classes {', '.join(part.classes)}, the network was trained on "
-            f"{', '.join(trained_on)}"
-        )
-    task = settings["task"]
-    measured = train.evaluate(
-        net,
-        params,
-        state,
-        part,
-        loss=recipes.loss_of(task),
-        metrics=recipes.metrics_of(task, part.targets),
-    )
-    report: dict[str, Any] = {"examples": len(part), **measured}
-    if part.classes is not None:
-        run = jax.jit(lambda x: apply(net, params, state, x)[0].argmax(axis=-1))
-        predicted = []
-        for batch in data.Batches(part, min(256, len(part)), shuffle=False).epoch(0):
-            predicted.append(np.asarray(run(batch.inputs))[batch.mask])
-        labels, found = jnp.asarray(part.targets), jnp.asarray(np.concatenate(predicted))
-        confusion = metrics.confusion_matrix(labels, found, len(part.classes))
-        by_class = metrics.per_class_metrics(confusion)
-        report["classes"] = list(part.classes)
-        report["per_class"] = {k: np.asarray(v).tolist() for k, v in by_class._asdict().items()}
-        report["confusion_matrix"] = np.asarray(confusion).tolist()
-    if arguments.json:
-        print(json.dumps(report))
-        return 0
-    print(f"{report['examples']:,} examples, loss {report['loss']:.4f}")
-    if "accuracy" in report:
-        print(f"accuracy {100 * report['accuracy']:.1f} %")
-    if "classes" in report:
-        _print_classes(report)
-    return 0
-
-
-def _print_classes(report: dict[str, Any]) -> None:
-    names, rows = report["classes"], report["per_class"]
-    wide = max(5, *(len(name) for name in names))
-    print(f"\n{'class':<{wide}}  precision  recall     f1  examples")
-    for i, name in enumerate(names):
-        print(
-            f"{name:<{wide}}  {rows['precision'][i]:9.3f}  {rows['recall'][i]:6.3f}  "
-            f"{rows['f1'][i]:5.3f}  {int(rows['support'][i]):8,}"
-        )
-    cell = max(4, *(len(f"{n:,}") for row in report["confusion_matrix"] for n in row))
-    cell = max(cell, *(min(len(name), 10) for name in names))
-    print("\nconfusion matrix (rows: true class, columns: predicted)")
-    print(" " * wide + "".join(f"  {name[:10]:>{cell}}" for name in names))
-    for name, row in zip(names, report["confusion_matrix"], strict=True):
-        print(f"{name:<{wide}}" + "".join(f"  {n:>{cell},}" for n in row))
-
-
-def _predict(arguments: argparse.Namespace) -> int:
-    import jax
-    import numpy as np
-
-    from jaxd2l import data, train
-    from jaxd2l.layers import apply
-    from jaxd2l.ops.softmax import softmax
-
-    net, params, state, meta = train.load(arguments.checkpoint)
-    shape, classes = tuple(meta["input_shape"]), meta.get("classes")
-    if len(shape) != 3 or classes is None:
-        raise Refused(f"{arguments.checkpoint}: predict needs a network that classifies images")
-    images = np.stack([data.read_image(f, shape[:2], shape[2]) for f in arguments.files])
-    run = jax.jit(lambda x: softmax(apply(net, params, state, x)[0]))
-    for file, probabilities in zip(arguments.files, np.asarray(run(images)), strict=True):
-        best = int(probabilities.argmax())
-        if arguments.json:
-            print(
-                json.dumps(
-                    {
-                        "file": file,
-                        "class": classes[best],
-                        "probabilities": dict(zip(classes, probabilities.tolist(), strict=True)),
-                    }
-                )
-            )
-        else:
-            print(f"{file}: {classes[best]} ({100 * probabilities[best]:.1f} %)")
-    return 0
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="jaxd2l", description="Deep learning as pure functions over parameter pytrees."
     )
     parser.add_argument("--version", action="version", version=f"jaxd2l {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    add = commands.add_parser("models", help="list the networks and their options")
-    add.set_defaults(run=_models)
+    add = subparsers.add_parser("models", help="list the networks and their options")
+    add.set_defaults(run=commands.models)
 
-    add = commands.add_parser("summary", help="print the table of a network")
+    add = subparsers.add_parser("summary", help="print the table of a network")
     add.add_argument("name", metavar="NAME", help="the network, see `jaxd2l models`")
     add.add_argument("--input", type=_size, required=True, help="input size, such as 28,28,1")
     _add_set(add)
     form = add.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as a JSON object")
     form.add_argument("--markdown", action="store_true", help="as a Markdown table")
-    add.set_defaults(run=_summary)
+    add.set_defaults(run=commands.summary)
 
-    add = commands.add_parser(
+    add = subparsers.add_parser(
         "train",
         help="train a network",
         description="Train a network; without --data on data that comes with the library or its "
@@ -410,9 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.add_argument("name", metavar="NAME", help="the network, see `jaxd2l models`")
     _add_train(add)
-    add.set_defaults(run=_train)
+    add.set_defaults(run=commands.train)
 
-    add = commands.add_parser("evaluate", help="measure a trained network on test data")
+    add = subparsers.add_parser("evaluate", help="measure a trained network on test data")
     add.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or a run's folder")
     add.add_argument("--data", help="a folder as for train (default: what it was trained on)")
     add.add_argument(
@@ -423,13 +98,13 @@ def _parser() -> argparse.ArgumentParser:
         "of other data that has no test part)",
     )
     add.add_argument("--json", action="store_true", help="as a JSON object")
-    add.set_defaults(run=_evaluate)
+    add.set_defaults(run=commands.evaluate)
 
-    add = commands.add_parser("predict", help="classify image files with a trained network")
+    add = subparsers.add_parser("predict", help="classify image files with a trained network")
     add.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or a run's folder")
     add.add_argument("files", metavar="FILE", nargs="+", help="image files (resized to the input)")
     add.add_argument("--json", action="store_true", help="one JSON object per file")
-    add.set_defaults(run=_predict)
+    add.set_defaults(run=commands.predict)
     return parser
 
 
@@ -517,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (Refused, ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (commands.Refused, ValueError, OSError, ImportError, FloatingPointError) as error:
         notes = getattr(error, "__notes__", ())
         print(" ".join([f"jaxd2l: {error}", *notes]), file=sys.stderr)
         return 1

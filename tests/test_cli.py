@@ -528,7 +528,7 @@ def test_ctrl_c_outside_the_loop(monkeypatch, capsys):
     def interrupt(arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_models", interrupt)
+    monkeypatch.setattr(cli.commands, "models", interrupt)
     assert cli.main(["models"]) == 130
     assert capsys.readouterr().err == "jaxd2l: interrupted\n"
 
