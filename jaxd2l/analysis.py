@@ -33,7 +33,7 @@ class Row:
       kind: its type.
       output_shape: without the batch axis.
       parameters: how many trained numbers.
-      macs: multiply-accumulates of one example (1 MAC = 2 FLOPs).
+      macs: multiply-accumulates of one example (1 MAC = 2 FLOPs); None where they are not known.
       receptive_field: pixels from the first to the last that one unit sees, per axis; None when
         it sees the whole input.
       jump: pixels between neighbouring units (the effective stride), per axis.
@@ -44,7 +44,7 @@ class Row:
     kind: str
     output_shape: Shape
     parameters: int
-    macs: int
+    macs: int | None
     receptive_field: tuple[int, ...] | None
     jump: tuple[int | Fraction, ...] | None
     start: tuple[int | None, ...] | None
@@ -57,7 +57,7 @@ class Summary:
     Attributes:
       rows: one per layer, in order of execution, and one where branches join (`block/add`).
       input_shape: of one example.
-      parameters, macs: totals.
+      parameters, macs: totals; macs of the layers where they are known.
       statistics: how many running statistics.
       parameter_bytes: of parameters and statistics together.
     """
@@ -116,17 +116,18 @@ def _cells(summary: Summary) -> tuple[list[str], list[list[str]]]:
                 "-" if whole else _per_axis(row.jump),
                 "-" if whole else _per_axis(row.start),
                 f"{row.parameters:,}",
-                f"{row.macs:,}",
+                "-" if row.macs is None else f"{row.macs:,}",
             ]
         )
     return head, body
 
 
 def _totals(summary: Summary) -> list[str]:
+    least = "at least " if any(row.macs is None for row in summary.rows) else ""
     return [
         f"parameters {summary.parameters:,} ({summary.parameter_bytes:,} bytes"
         + (f" with {summary.statistics:,} running statistics)" if summary.statistics else ")"),
-        f"MACs per example {summary.macs:,} ({2 * summary.macs:,} FLOPs)",
+        f"MACs per example {least}{summary.macs:,} ({2 * summary.macs:,} FLOPs)",
     ]
 
 
@@ -170,7 +171,7 @@ def summarize(net: Layer, input_shape: Any, dtype: Any = jnp.float32) -> Summary
         rows,
         shape,
         sum(row.parameters for row in rows),
-        sum(row.macs for row in rows),
+        sum(row.macs or 0 for row in rows),
         measure.statistics,
         measure.bytes,
     )
@@ -240,7 +241,7 @@ class _Measure:
         out: Shape,
         fields: Fields,
         parameters: int = 0,
-        macs: int = 0,
+        macs: int | None = 0,
     ) -> None:
         self.rows.append(
             Row(

@@ -16,7 +16,7 @@ from jaxd2l import __version__, commands
 
 def _size(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.lower().replace("x", ",").split(",") if part)
+        return tuple(int(part) for part in text.lower().replace("x", ",").split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 28,28,1") from None
 
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (commands.Refused, ValueError, OSError, ImportError, FloatingPointError) as error:
-        notes = getattr(error, "__notes__", ())
+        notes = [n for n in getattr(error, "__notes__", ()) if "JAX has removed" not in n]
         print(" ".join([f"jaxd2l: {error}", *notes]), file=sys.stderr)
         return 1
     except KeyboardInterrupt:

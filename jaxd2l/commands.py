@@ -7,6 +7,7 @@ what it needs.
 import argparse
 import json
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,18 @@ def _free_folder(name: str) -> Path:
         if not folder.exists() or not any(folder.iterdir()):
             return folder
         number += 1
+
+
+def _make_folder(folder: Path) -> None:
+    """Made before anything is computed, so that a result always finds its place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Refused(
+            f"--out: cannot write to the folder {folder}: {error.strerror}; choose another"
+        ) from error
 
 
 def _newest_run(name: str) -> Path:
@@ -118,8 +131,8 @@ def _settings(arguments: argparse.Namespace, stored: dict[str, Any] | None) -> d
     return {**settings, **given, "options": {**chosen.options, **options}}
 
 
-def _stored_settings(folder: Path) -> dict[str, Any]:
-    """What the newest sound checkpoint of a run says the run was started with."""
+def _stored_settings(folder: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """What the run was started with and how far it has come, by its newest sound checkpoint."""
     from jaxd2l import checkpoint
 
     with warnings.catch_warnings():
@@ -127,10 +140,10 @@ def _stored_settings(folder: Path) -> dict[str, Any]:
         newest = checkpoint.latest(folder, verify=True)
     if newest is None:
         raise Refused(f"--resume: there is no checkpoint in {folder}")
-    stored = checkpoint.read_metadata(newest).get("settings")
-    if stored is None:
+    meta = checkpoint.read_metadata(newest)
+    if "settings" not in meta or "position" not in meta:
         raise Refused(f"--resume: {newest} was not written by jaxd2l train")
-    return dict(stored)
+    return dict(meta["settings"]), dict(meta["position"])
 
 
 def _pair(values: Any) -> tuple[int, int] | None:
@@ -160,26 +173,38 @@ def train(arguments: argparse.Namespace) -> int:
     models.options(arguments.name)  # refuses an unknown name before anything else is done
     if arguments.resume:
         folder = Path(arguments.out) if arguments.out else _newest_run(arguments.name)
-        stored = _stored_settings(folder)
+        stored, position = _stored_settings(folder)
     else:
         folder = Path(arguments.out) if arguments.out else _free_folder(arguments.name)
         stored = None
+        if folder.exists() and not folder.is_dir():
+            raise Refused(f"--out: cannot write to the folder {folder}: it is a file")
         if checkpoint.latest(folder) is not None:
             raise Refused(
                 f"--out: {folder} already holds a run; continue it with --resume, or choose "
                 f"another folder"
             )
     settings = _settings(arguments, stored)
+    if stored is not None and position["epoch"] >= settings["epochs"]:
+        done = position["epoch"]
+        print(f"{folder} has finished {done} epochs; to go on give --epochs above {done}")
+        return 0
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["options"].items()}
     parts = _load_data(settings)
     if parts.train is None:
         raise Refused(f"{settings['data']} has a test part only; use --hold-out")
     if parts.train.classes is not None and "num_classes" in models.options(arguments.name):
-        options.setdefault("num_classes", len(parts.train.classes))
+        classes = len(parts.train.classes)
+        if options.setdefault("num_classes", classes) != classes:
+            raise Refused(
+                f"--set num_classes={options['num_classes']}: the data has {classes} classes; "
+                f"leave the option out"
+            )
     settings["options"] = options
     net = _build(arguments.name, options)
     shape = parts.train.inputs.shape[1:]
     table = analysis.summarize(net, shape)
+    _make_folder(folder)
     if not arguments.quiet:
         print(table)
         print(

@@ -195,8 +195,9 @@ def test_resume_takes_the_options_of_the_run(here, capsys):
     out = capsys.readouterr().out
     assert out.count("momentum, learning rate 0.2, batches of 50, ") == 2
     same = ["--seed", "3", "--batch-size", "50", "--epochs", "2"]
-    assert cli.main(["train", "linear_regression", "--resume", *same]) == 0  # finished already
-    capsys.readouterr()
+    assert cli.main(["train", "linear_regression", "--resume", *same]) == 0
+    done = "runs/linear_regression has finished 2 epochs; to go on give --epochs above 2"
+    assert capsys.readouterr().out.strip() == done
     for name, value, was in (
         ("--seed", "4", "seed=3, not 4"),
         ("--learning-rate", "0.1", "learning_rate=0.2, not 0.1"),
@@ -207,6 +208,12 @@ def test_resume_takes_the_options_of_the_run(here, capsys):
         assert f"the run was started with {was}" in refused(capsys, *again)
     again = ("train", "mlp", "--resume", "--out", "runs/linear_regression")
     assert "the run trains 'linear_regression', not 'mlp'" in refused(capsys, *again)
+
+
+def test_an_error_from_inside_jit_is_shown_without_its_internals(here, capsys):
+    line = refused(capsys, "train", "linear_regression", "--set", "outputs=2", "--quiet")
+    assert "(10, 2) and (10, 1)" in line
+    assert "JAX" not in line
 
 
 def test_resume_passes_a_damaged_checkpoint_by(here, capsys):
@@ -416,6 +423,7 @@ def test_predict_as_json(beside, tmp_path, capsys):
     ("argv", "message"),
     [
         ("summary nothing --input 3", "there is no network 'nothing'; the names are lenet, "),
+        ("summary lenet --input 16,2", "a kernel in one dimension is written (k,)"),
         ("summary lenet --input 28", "Conv 'conv1' needs an input of shape (h, w, c), got (28,)"),
         ("summary lenet --input 4,4,1", "kernel 5 is larger than the padded input 2"),
         ("summary lenet --input 28,28,1 --set pool=max", "has no option 'pool'; it has "),
@@ -430,7 +438,13 @@ def test_predict_as_json(beside, tmp_path, capsys):
         ("train softmax_regression --recipe book", "has no recipe 'book'; it has default"),
         ("train softmax_regression --size 8", "--size needs a height and a width"),
         ("train softmax_regression --size 8,9", "the bundled digits are square"),
-        ("train softmax_regression --hold-out 5000", "5000"),
+        ("train softmax_regression --hold-out 5000", "cannot hold out 5,000 of 1,797 examples"),
+        ("train lenet --set num_classes=5", "num_classes=5: the data has 10 classes"),
+        ("train lenet --set num_classes=20", "num_classes=20: the data has 10 classes"),
+        (
+            "train softmax_regression --size 8,8 --out file",
+            "--out: cannot write to the folder file",
+        ),
         ("train linear_regression --size 8,8", "makes its own data"),
         ("train lenet --size 8,8 --set activation=nothing", "Activation: unknown kind"),
         ("train lenet --resume", "--resume: there is no run of lenet under runs/"),
@@ -465,6 +479,7 @@ def test_a_mistake_is_one_line(here, capsys, argv, message):
         ("--seed 4294967296", "argument --seed: must be in [0, 2**32)"),
         ("--channels 2", "argument --channels: invalid choice"),
         ("--size wide", "argument --size: 'wide' is not a size such as 28,28,1"),
+        ("--size 8,,8", "argument --size: '8,,8' is not a size such as 28,28,1"),
         ("--set activation", "argument --set: 'activation' is not of the form NAME=VALUE"),
         ("--optimizer lion", "argument --optimizer: invalid choice"),
         ("--speed 9", "unrecognized arguments: --speed 9"),

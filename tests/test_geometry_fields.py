@@ -215,3 +215,10 @@ def test_large_windows_cost_nothing():
     """Only the ends of what a window reads are looked at."""
     windows = [Window(10**9), Window(10**9, 2, transposed=True), Window(10**9)]
     assert receptive_field(windows).size == 2 * 10**9 - 1 == receptive_field_top_down(windows)
+
+
+def test_what_is_not_a_window_is_refused():
+    with pytest.raises(
+        TypeError, match=r"expected a Window\(kernel, stride, padding\), got \(3, 1"
+    ):
+        receptive_field([(3, 1)])

@@ -738,3 +738,8 @@ def test_a_layer_must_define_apply():
     assert Empty().name is None
     with pytest.raises(AttributeError, match="'Empty' object has no attribute 'size'"):
         Empty().size  # noqa: B018
+
+
+def test_flatten_of_no_examples():
+    y = run(layers.Flatten(), {}, jnp.ones((0, 2, 3)))
+    assert y.shape == (0, 6)

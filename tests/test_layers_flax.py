@@ -117,3 +117,12 @@ def test_what_is_not_one_array_or_not_a_module_is_refused():
         TypeError, match=r"train_argument must be the name of an argument, got True"
     ):
         layers.FlaxModule("f", nn.Dense(3), train_argument=True)
+
+
+def test_unknown_macs_are_said_to_be_unknown():
+    net = layers.Serial([layers.FlaxModule("inner", nn.Dense(4)), layers.Dense("outer", 2)])
+    table = jaxd2l.summarize(net, (3,))
+    assert [row.macs for row in table.rows] == [None, 8]
+    assert table.macs == 8
+    assert "MACs per example at least 8 " in str(table)
+    assert str(table).splitlines()[3].endswith(" -")

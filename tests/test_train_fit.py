@@ -34,7 +34,8 @@ def few():
 
 def quick(few, **changes):
     settings = {"loss": CE, "optimizer": optax.adam(0.05), "epochs": 2, "batch_size": 8}
-    return train.fit(models.softmax_regression(3), few, **{**settings, **changes})
+    net = changes.pop("model", models.softmax_regression(3))
+    return train.fit(net, few, **{**settings, **changes})
 
 
 def same_bits(a, b):
@@ -310,6 +311,28 @@ def test_a_test_loss_that_overflows_is_written_as_null(few, tmp_path):
 def test_bad_arguments(few, changes, message):
     with pytest.raises(ValueError, match=message):
         quick(few, **changes)
+
+
+def test_labels_beyond_the_outputs_are_refused(few):
+    with pytest.raises(ValueError, match=r"network has 2 outputs, too few for train: .* is 2"):
+        quick(few, model=models.softmax_regression(2))
+    known = data.Dataset(few.inputs, np.minimum(few.targets, 1))
+    with pytest.raises(ValueError, match=r"network has 2 outputs, too few for test: .* is 2"):
+        quick(known, model=models.softmax_regression(2), test=few)
+
+
+def test_arguments_of_another_kind_are_refused(few):
+    with pytest.raises(TypeError, match=r"fit: train must be a data\.Dataset, got tuple"):
+        quick((few.inputs, few.targets))
+    with pytest.raises(TypeError, match=r"fit: test must be a data\.Dataset, got list"):
+        quick(few, test=[1])
+    with pytest.raises(TypeError, match=r"such as optax.sgd\(0.1\), got function"):
+        quick(few, optimizer=optax.sgd)
+
+
+def test_a_batch_above_the_number_of_examples_is_all_of_them(few):
+    whole, above = (quick(few, batch_size=size) for size in (len(few), 10**9))
+    same_bits(whole.params, above.params)
 
 
 def test_epochs_must_be_an_integer(few):

@@ -140,8 +140,8 @@ def test_a_folder_that_holds_a_run_is_refused(few, whole):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 7}, "over other batches"),
-        ({"seed": 1}, "over other batches"),
+        ({"batch_size": 7}, "over other data or batches"),
+        ({"seed": 1}, "over other data or batches"),
         ({"optimizer": optax.sgd(0.1)}, r"not in the target: 'opt_state"),
         ({"optimizer": optax.sgd(0.1, momentum=0.9)}, r"does not fit the target"),
     ],
@@ -152,6 +152,27 @@ def test_resume_refuses_another_run(few, whole, changes, message):
         run(few, whole, resume=True, epochs=9, **changes)
     assert arrays(whole) == before
     assert len(lines(whole)) == 3
+
+
+def test_resume_refuses_what_only_looks_the_same(few, whole):
+    """The same shapes, but other values or another activation."""
+    before = arrays(whole)
+    shifted = data.Dataset(few.inputs + 1, few.targets, few.classes)
+    with pytest.raises(ValueError, match="over other data or batches"):
+        run(shifted, whole, resume=True, epochs=9)
+    twin = Serial([Dense("a", 8), BatchNorm("bn"), Dropout("drop", 0.25), Dense("b", 3)])
+    with pytest.raises(ValueError, match=r"of another network, .*rate=0.5.*this one trains .*0.25"):
+        train.fit(
+            twin,
+            few,
+            loss=losses.softmax_cross_entropy,
+            optimizer=optax.adam(0.05),
+            epochs=9,
+            batch_size=8,
+            folder=whole,
+            resume=True,
+        )
+    assert arrays(whole) == before
 
 
 def test_resume_refuses_other_data_and_another_network(few, whole):
@@ -190,6 +211,8 @@ def test_figures_of_a_run_killed_before_its_checkpoint_go(few, whole, tmp_path):
 def test_a_checkpoint_holds_the_network_and_what_it_was_told(few, whole):
     net, params, _state, meta = train.load(whole)
     assert net == NET
+    checksum = meta["loader"].pop("checksum")
+    assert isinstance(checksum, int)
     assert meta["loader"] == {"seed": 0, "batch_size": 8, "examples": 22}
     assert meta["position"] == {"epoch": 3, "step": 0}
     assert checkpoint.read_metadata(checkpoint.step_path(whole, 8))["position"] == {

@@ -153,6 +153,21 @@ def test_lengths_that_differ_are_refused(xy):
         classifier()(jax.random.key(0), xy[0], xy[1][:-1], {"learning_rate": 0.1})
 
 
+def test_no_examples_are_refused(xy):
+    x, y = xy
+    with pytest.raises(ValueError, match="run: there are no examples"):
+        classifier()(jax.random.key(0), x[:0], y[:0], {"learning_rate": 0.1})
+
+
+def test_a_batch_above_the_number_of_examples_is_all_of_them(xy):
+    x, y = xy
+    rate = {"learning_rate": 0.1}
+    close(
+        classifier(batch_size=len(x))(jax.random.key(0), x, y, rate)[0],
+        classifier(batch_size=10**6)(jax.random.key(0), x, y, rate)[0],
+    )
+
+
 def test_a_batch_size_of_zero_is_refused(xy):
     with pytest.raises(ValueError, match="0"):
         classifier(batch_size=0)(jax.random.key(0), *xy, {"learning_rate": 0.1})

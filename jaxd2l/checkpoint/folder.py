@@ -149,7 +149,10 @@ def truncate_jsonl(path: PathLike, step: int) -> int:
         except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break  # the run was killed while writing it
-            raise ValueError(f"{path}, line {number}: {error}") from None
+            raise ValueError(
+                f"{path}, line {number}: {error}; delete or rename the file, and its history "
+                f"starts anew"
+            ) from None
         at = value.get("step", step)
         if isinstance(at, bool) or not isinstance(at, int | float):
             raise ValueError(f"{path}, line {number}: step is {at!r}, not a number")

@@ -55,6 +55,13 @@ def split(
     return tuple(dataset.take(part) for part in parts)
 
 
+def _check_held(n: int, held: int) -> None:
+    if not 1 <= held < n:
+        raise ValueError(
+            f"cannot hold out {held:,} of {n:,} examples: both parts need at least one"
+        )
+
+
 def train_test_split(dataset: Dataset, test: int | float = 0.2, seed: int = 0) -> Parts:
     """Part of the examples, chosen at random by `seed`, held out for testing.
 
@@ -70,6 +77,7 @@ def train_test_split(dataset: Dataset, test: int | float = 0.2, seed: int = 0) -
     """
     n = len(dataset)
     held = round(test * n) if isinstance(test, float) else test
+    _check_held(n, held)
     return Parts(*split(dataset, (n - held, held), as_int(seed, "train_test_split: seed", 0)))
 
 
@@ -85,6 +93,7 @@ def hold_out_last(dataset: Dataset, n: int) -> Parts:
       array([8, 9], dtype=int32)
     """
     held = as_int(n, "hold_out_last: n", 1)
+    _check_held(len(dataset), held)
     return Parts(*split(dataset, (len(dataset) - held, held)))
 
 

@@ -84,7 +84,12 @@ class ReceptiveField:
 
         Without transposed windows: size + (k-1)*jump, jump*stride, start - low*jump, with k the
         effective kernel.
+
+        Raises:
+          TypeError: not a `Window`.
         """
+        if not isinstance(window, Window):
+            raise TypeError(f"expected a Window(kernel, stride, padding), got {window!r}")
         units, shift = len(self.intervals), self.shift
         if window.transposed:
             units *= window.stride

@@ -133,7 +133,7 @@ class Flatten(Layer):
     def apply(
         self, params: Params, state: State, x: Array, context: Context
     ) -> tuple[Array, State]:
-        return x.reshape(x.shape[0], -1), state  # (n, h*w*c)
+        return x.reshape(x.shape[0], *self.output_shape(x.shape[1:])), state  # (n, h*w*c)
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
         return ()
@@ -204,9 +204,9 @@ class Function(Layer):
     Control flow that depends on values is written with `lax.cond` or `lax.while_loop` inside it.
     JAX has no reverse-mode gradient through a `while_loop` whose carry depends on what is trained:
     let it carry `lax.stop_gradient` values only, such as the number of halvings.
-    A network with functions in it cannot be written to a file; keep it in code. Its receptive
-    field is reported as the whole input unless `pointwise=True` promises that every output sees
-    only its own position.
+    A network with functions in it cannot be written to a file; keep it in code. The MACs are
+    reported as not known, the receptive field as the whole input unless `pointwise=True` promises
+    that every output sees only its own position.
 
     Example:
       >>> from jaxd2l import output_shape
@@ -253,3 +253,6 @@ class Function(Layer):
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
         return () if self.pointwise else None
+
+    def macs(self, input_shape: Shape) -> int | None:
+        return None

@@ -54,7 +54,8 @@ def spatial_sizes(
     """The spatial sizes that the windows give, or a ValueError that says what is wanted."""
     if len(input_shape) != len(windows) + 1:
         axes = {1: "(t, c)", 2: "(h, w, c)", 3: "(d, h, w, c)"}[len(windows)]
-        raise ValueError(f"{what} needs an input of shape {axes}, got {input_shape}")
+        hint = "; a kernel in one dimension is written (k,)" if len(input_shape) == 2 else ""
+        raise ValueError(f"{what} needs an input of shape {axes}, got {input_shape}{hint}")
     return tuple(
         window.output_size(size, ceil_mode=ceil_mode)
         for window, size in zip(windows, input_shape, strict=False)

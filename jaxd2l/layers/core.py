@@ -198,8 +198,11 @@ class Layer:
         """
         return None
 
-    def macs(self, input_shape: Shape) -> int:
-        """Multiply-accumulates of one example (1 MAC = 2 FLOPs); only products with parameters."""
+    def macs(self, input_shape: Shape) -> int | None:
+        """Multiply-accumulates of one example (1 MAC = 2 FLOPs); only products with parameters.
+
+        None where they are not known.
+        """
         return 0
 
     def init(self, key: Array, input_shape: Shape, dtype: Any) -> tuple[Params, State]:

@@ -19,7 +19,7 @@ class FlaxModule(Layer):
     sense); None passes none. Its dropout gets this layer's key.
 
     A network with a Flax module in it cannot be written to a file; keep it in code. The receptive
-    field is reported as the whole input, and MACs are not counted.
+    field is reported as the whole input, and the MACs as not known.
 
     Raises:
       TypeError: not a linen module (wrap an nnx one with `nnx.bridge.to_linen`).
@@ -93,3 +93,6 @@ class FlaxModule(Layer):
             )
             return y, {**state, **updated}
         return self.module.apply(variables, x, **arguments, rngs=rngs), state
+
+    def macs(self, input_shape: Shape) -> int | None:
+        return None

@@ -394,5 +394,5 @@ class WeightNorm(Layer):
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
         return self.layer.windows(input_shape)
 
-    def macs(self, input_shape: Shape) -> int:
+    def macs(self, input_shape: Shape) -> int | None:
         return self.layer.macs(input_shape)

@@ -54,7 +54,8 @@ class BatchNorm(Layer):
 
     In training mean and var are the batch's, over all axes but the last; otherwise the running
     ones, which a training pass updates as new = decay * old + (1 - decay) * batch. `unbiased=True`
-    makes the running variance PyTorch's (the batch's n / (n - 1) one).
+    makes the running variance PyTorch's (the batch's n / (n - 1) one). A training batch of one
+    example without positions gives `bias` only: nothing can be learnt from it.
 
     `axis_name`: in `pmap` or `shard_map`, statistics over all devices of that axis.
 

@@ -110,8 +110,9 @@ def batch_norm(
     `unbiased=True` puts v*N/(N-1) into the running variance, as PyTorch does (N values a feature;
     v itself where N is 1). `mask` marks the valid examples of a padded batch: the statistics are
     those of the valid ones alone, and the rest are normalised with them; a batch with none leaves
-    mean and var as they are. `axis_name` (of `pmap`, `vmap` or `shard_map`) takes the
-    statistics of the examples of all devices together.
+    mean and var as they are. With one value a feature in training (a batch of one, without
+    positions) the output is `bias` whatever x is; PyTorch raises there. `axis_name` (of `pmap`,
+    `vmap` or `shard_map`) takes the statistics of the examples of all devices together.
 
     Shapes:
       x: (n, ..., c).

@@ -9,17 +9,21 @@ import os
 import signal
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from jaxd2l import checkpoint, records
 from jaxd2l.data import Batches, Dataset
 from jaxd2l.geometry import as_int
-from jaxd2l.layers import Layer
+from jaxd2l.layers import Layer, output_shape
+from jaxd2l.ops.losses import check_labels
+from jaxd2l.ops.metrics import correct
 from jaxd2l.train.progress import Progress
 from jaxd2l.train.step import (
     Loss,
@@ -27,6 +31,7 @@ from jaxd2l.train.step import (
     Model,
     TrainState,
     all_finite,
+    check_optimizer,
     default_metrics,
     make_evaluate,
     make_step,
@@ -124,6 +129,23 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
+def _check_labels(
+    model: Layer | Model, names: Metrics, train: Dataset, test: Dataset | None
+) -> None:
+    """Labels beyond the outputs of a classifier would only show as NaN on the device."""
+    if not isinstance(model, Layer) or correct not in names.values():
+        return
+    outputs = output_shape(model, train.inputs.shape[1:])
+    for name, dataset in (("train", train), ("test", test)):
+        if dataset is not None and len(outputs) == 1:
+            try:
+                check_labels(dataset.targets, outputs[0])
+            except ValueError as error:
+                raise ValueError(
+                    f"fit: the network has {outputs[0]} outputs, too few for {name}: {error}"
+                ) from None
+
+
 def _copied(train: TrainState) -> TrainState:
     """A copy whose memory may be given away: scalars of a tree may share one buffer."""
     return jax.tree.map(lambda a: a.copy(), train)
@@ -176,7 +198,8 @@ def fit(
       train, test: the data; `test` is only evaluated.
       loss: (outputs, targets) -> one value per example.
       optimizer: any Optax transformation.
-      epochs, batch_size, seed: the run. `epochs` counts from the start, also when resuming.
+      epochs, batch_size, seed: the run. `epochs` counts from the start, also when resuming; a
+        batch size above the number of examples means all of them.
       metrics: functions (outputs, targets) -> one value per example; default accuracy for labels.
       callbacks: called as f(record, train_state) after every epoch; a true result ends the run.
         The train state's memory is reused by the next step: copy what must be kept.
@@ -194,7 +217,8 @@ def fit(
     Raises:
       Diverged: a loss, parameter or statistic became NaN or infinite; nothing is saved over the
         last good checkpoint, which the message names.
-      ValueError: `folder` holds a run already and `resume` is False, or bad arguments.
+      ValueError: `folder` holds a run already and `resume` is False, or one of another network,
+        other data or batches; labels beyond the network's outputs; bad arguments.
 
     Example:
       >>> from jaxd2l import data, models
@@ -212,7 +236,13 @@ def fit(
         save_every = as_int(save_every, "fit: save_every", 1)
     if resume and folder is None:
         raise ValueError("fit: resume=True needs the folder of the run")
+    for name, dataset in (("train", train), ("test", test)):
+        if not isinstance(dataset, Dataset) and (name == "train" or dataset is not None):
+            raise TypeError(f"fit: {name} must be a data.Dataset, got {type(dataset).__name__}")
+    check_optimizer(optimizer, "fit")
+    batch_size = min(as_int(batch_size, "fit: batch_size", 1), len(train))
     names = default_metrics(train.targets) if metrics is None else metrics
+    _check_labels(model, names, train, test)
     batches = Batches(train, batch_size, seed)
     padded = len(batches) * batch_size != len(train)
     step = make_step(model, loss, optimizer, names, padded=padded)
@@ -310,6 +340,20 @@ class _Run:
             return None
         return self.model
 
+    @functools.cached_property
+    def loader(self) -> dict[str, int]:
+        """What the batches are a function of; a run can only go on over the same ones."""
+        dataset = self.batches.dataset
+        checksum = 0
+        for array in (dataset.inputs, dataset.targets):
+            checksum = zlib.crc32(np.ascontiguousarray(array).data.cast("B"), checksum)
+        return {
+            "seed": self.batches.seed,
+            "batch_size": self.batches.batch_size,
+            "examples": len(dataset),
+            "checksum": checksum,
+        }
+
     @property
     def metrics_path(self) -> Path:
         assert self.folder is not None
@@ -331,13 +375,18 @@ class _Run:
             self.metrics_path.unlink(missing_ok=True)
             return _copied(fresh), []
         loaded, meta = checkpoint.load(newest, fresh)
-        loader = {"seed": self.batches.seed, "batch_size": self.batches.batch_size}
-        loader["examples"] = len(self.batches.dataset)
-        if meta.get("loader") != loader:
+        if meta.get("loader") != self.loader:
             raise ValueError(
-                f"fit: {newest} was written by a run over other batches, {meta.get('loader')}; "
-                f"this one has {loader}"
+                f"fit: {newest} was written by a run over other data or batches, "
+                f"{meta.get('loader')}; this one has {self.loader}"
             )
+        if self.record is not None:
+            stored = checkpoint.load_network(newest)
+            if stored != self.record:
+                raise ValueError(
+                    f"fit: {newest} was written by a run of another network, {stored}; "
+                    f"this one trains {self.record}"
+                )
         at = int(loaded.step)
         checkpoint.drop_after(self.folder, at)
         checkpoint.truncate_jsonl(self.metrics_path, at)
@@ -362,11 +411,7 @@ class _Run:
         if self.folder is None:
             return
         meta = dict(self.meta or {})
-        meta["loader"] = {
-            "seed": self.batches.seed,
-            "batch_size": self.batches.batch_size,
-            "examples": len(self.batches.dataset),
-        }
+        meta["loader"] = self.loader
         meta["input_shape"] = list(self.batches.dataset.inputs.shape[1:])
         meta["position"] = {
             "epoch": step // len(self.batches),

@@ -15,6 +15,7 @@ from jaxd2l.train.step import (
     Loss,
     Metrics,
     Model,
+    check_optimizer,
     default_metrics,
     make_update,
     start,
@@ -40,7 +41,9 @@ def make_run(
     """Training as the pure function `run(key, inputs, targets, hyper) -> (params, history)`.
 
     No host code runs inside, so the run can be jitted, differentiated, and mapped over keys, over
-    hyper-parameters or over data sets. `fit` is the same loop driven from the host.
+    hyper-parameters or over data sets. `fit` is the same loop driven from the host. Adam divides
+    by a root, whose derivative at a gradient of exactly 0 is infinite: to differentiate through it
+    give it an `eps_root` above 0.
 
     Args:
       optimizer: called with the hyper-parameters as keywords, `optax.sgd` for instance; they may
@@ -73,12 +76,16 @@ def make_run(
                 f"run: inputs and targets must have the same length on their first axis, "
                 f"got {inputs.shape} and {targets.shape}"
             )
-        steps = iterations_per_epoch(n, batch_size)
+        if n == 0:
+            raise ValueError("run: there are no examples")
+        size = min(batch_size, n)  # a batch size above the number of examples means all of them
+        steps = iterations_per_epoch(n, size)
         names = default_metrics(targets) if metrics is None else metrics
         transformation = optimizer(**hyper)
-        padded = steps * batch_size != n
+        check_optimizer(transformation, "run")
+        padded = steps * size != n
         update = make_update(model, loss, transformation, names, padded=padded)
-        place = jnp.arange(steps * batch_size).reshape(steps, batch_size)
+        place = jnp.arange(steps * size).reshape(steps, size)
 
         def epoch(train: Any, number: Array) -> Any:
             shuffle = jax.random.fold_in(jax.random.fold_in(key, 1), number)

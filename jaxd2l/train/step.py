@@ -56,6 +56,21 @@ def model_of(model: Layer | Model) -> Model:
     return Model(init, apply)
 
 
+def check_optimizer(optimizer: Any, where: str) -> None:
+    """Refuse what is not an Optax transformation, such as `optax.sgd` without its rate.
+
+    Example:
+      >>> check_optimizer(optax.sgd, "fit")
+      Traceback (most recent call last):
+      TypeError: fit: optimizer must be an Optax transformation such as optax.sgd(0.1), got function
+    """
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(
+            f"{where}: optimizer must be an Optax transformation such as optax.sgd(0.1), "
+            f"got {type(optimizer).__name__}"
+        )
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
