@@ -6,8 +6,6 @@ import sys
 import numpy as np
 import pytest
 
-pytest.importorskip("matplotlib")
-
 from jaxd2l import plot
 
 HISTORY = [

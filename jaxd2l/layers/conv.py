@@ -71,8 +71,37 @@ def check_groups(groups: int, channels: int, features: int, what: str) -> None:
         )
 
 
+class _Grouped(Layer):
+    """What both convolutions share: a kernel (*kernel, c // groups, features) and a bias."""
+
+    name: str
+    features: int
+    kernel: Any
+    groups: int
+    bias: bool
+    kernel_init: Initializer
+    bias_init: Initializer
+
+    def __post_init__(self) -> None:
+        kind = type(self).__name__
+        check_name(self.name, kind)
+        check_flags(self, "bias")
+        check_initializers(self, "kernel_init", "bias_init")
+        what = f"{kind} {self.name!r}"
+        object.__setattr__(self, "features", as_int(self.features, f"{what}: features", 1))
+        object.__setattr__(self, "groups", as_int(self.groups, f"{what}: groups", 1))
+        normalise(self, what)
+
+    def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
+        kernel = (*self.kernel, input_shape[-1] // self.groups, self.features)
+        area = math.prod(self.kernel)
+        fan = (area * kernel[-2], area * self.features // self.groups)
+        bias = {"bias": Parameter((self.features,), self.bias_init, fan)} if self.bias else {}
+        return {"kernel": Parameter(kernel, self.kernel_init, fan), **bias}
+
+
 @record
-class Conv(Layer):
+class Conv(_Grouped):
     """Cross-correlation with a learned kernel and bias, over 1, 2 or 3 spatial axes.
 
     Output size per axis: floor((n + low + high - (k-1)*dilation - 1) / stride) + 1.
@@ -105,15 +134,6 @@ class Conv(Layer):
     kernel_init: Initializer = initializers.XavierUniform()
     bias_init: Initializer = ZERO
 
-    def __post_init__(self) -> None:
-        check_name(self.name, "Conv")
-        check_flags(self, "bias")
-        check_initializers(self, "kernel_init", "bias_init")
-        what = f"Conv {self.name!r}"
-        object.__setattr__(self, "features", as_int(self.features, f"{what}: features", 1))
-        object.__setattr__(self, "groups", as_int(self.groups, f"{what}: groups", 1))
-        normalise(self, what)
-
     def windows(self, input_shape: Shape) -> tuple[Window, ...]:
         return make_windows(len(self.kernel), self.kernel, self.stride, self.padding, self.dilation)
 
@@ -121,13 +141,6 @@ class Conv(Layer):
         sizes = spatial_sizes(self.windows(input_shape), input_shape, f"Conv {self.name!r}")
         check_groups(self.groups, input_shape[-1], self.features, f"Conv {self.name!r}")
         return (*sizes, self.features)
-
-    def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
-        kernel = (*self.kernel, input_shape[-1] // self.groups, self.features)
-        area = math.prod(self.kernel)
-        fan = (area * kernel[-2], area * self.features // self.groups)
-        bias = {"bias": Parameter((self.features,), self.bias_init, fan)} if self.bias else {}
-        return {"kernel": Parameter(kernel, self.kernel_init, fan), **bias}
 
     def apply(
         self, params: Params, state: State, x: Array, context: Context
@@ -157,7 +170,7 @@ class Conv(Layer):
 
 
 @record
-class ConvTranspose(Layer):
+class ConvTranspose(_Grouped):
     """Transposed convolution, the adjoint of `Conv`, with PyTorch's sizes.
 
     Output size per axis: (n-1)*stride - low - high + (k-1)*dilation + 1 + output_padding.
@@ -184,14 +197,9 @@ class ConvTranspose(Layer):
     bias_init: Initializer = ZERO
 
     def __post_init__(self) -> None:
-        check_name(self.name, "ConvTranspose")
-        check_flags(self, "bias")
-        check_initializers(self, "kernel_init", "bias_init")
-        what = f"ConvTranspose {self.name!r}"
-        object.__setattr__(self, "features", as_int(self.features, f"{what}: features", 1))
-        object.__setattr__(self, "groups", as_int(self.groups, f"{what}: groups", 1))
-        normalise(self, what)
-        extra = per_axis(self.output_padding, len(self.kernel), f"{what}: output_padding", 0)
+        super().__post_init__()
+        what = f"ConvTranspose {self.name!r}: output_padding"
+        extra = per_axis(self.output_padding, len(self.kernel), what, 0)
         object.__setattr__(self, "output_padding", extra)
         self.windows(())  # refuses an output_padding that is too large
 
@@ -211,13 +219,6 @@ class ConvTranspose(Layer):
         sizes = spatial_sizes(self.windows(input_shape), input_shape, what)
         check_groups(self.groups, input_shape[-1], self.features, what)
         return (*sizes, self.features)
-
-    def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
-        kernel = (*self.kernel, input_shape[-1] // self.groups, self.features)
-        area = math.prod(self.kernel)
-        fan = (area * kernel[-2], area * self.features // self.groups)
-        bias = {"bias": Parameter((self.features,), self.bias_init, fan)} if self.bias else {}
-        return {"kernel": Parameter(kernel, self.kernel_init, fan), **bias}
 
     def apply(
         self, params: Params, state: State, x: Array, context: Context

@@ -23,40 +23,46 @@ from jaxd2l.ops.windows import make_windows, per_axis
 from jaxd2l.records import record
 
 
-def _check(owner: Any) -> None:
-    kind = type(owner).__name__
-    check_name(owner.name, kind)
-    check_flags(owner, "bias")
-    check_initializers(owner, "kernel_init", "bias_init")
-    what = f"{kind} {owner.name!r}"
-    object.__setattr__(owner, "features", as_int(owner.features, f"{what}: features", 1))
-    normalise(owner, what)
+class _Form(Layer):
+    """What these convolutions share: the sizes and the work of `Conv` without groups."""
 
+    name: str
+    features: int
+    kernel: Any
+    stride: Any
+    padding: Any
+    dilation: Any
 
-def _windows(owner: Any) -> tuple[Window, ...]:
-    rank = len(owner.kernel)
-    return make_windows(rank, owner.kernel, owner.stride, owner.padding, owner.dilation)
+    def __post_init__(self) -> None:
+        kind = type(self).__name__
+        check_name(self.name, kind)
+        check_flags(self, "bias")
+        check_initializers(self, "kernel_init", "bias_init")
+        what = f"{kind} {self.name!r}"
+        object.__setattr__(self, "features", as_int(self.features, f"{what}: features", 1))
+        normalise(self, what)
 
+    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
+        return make_windows(len(self.kernel), self.kernel, self.stride, self.padding, self.dilation)
 
-def _output_shape(owner: Any, input_shape: Shape) -> Shape:
-    what = f"{type(owner).__name__} {owner.name!r}"
-    return (*spatial_sizes(_windows(owner), input_shape, what), owner.features)
+    def output_shape(self, input_shape: Shape) -> Shape:
+        what = f"{type(self).__name__} {self.name!r}"
+        return (*spatial_sizes(self.windows(input_shape), input_shape, what), self.features)
 
-
-def _macs(owner: Any, input_shape: Shape) -> int:
-    return conv_macs(
-        input_shape[:-1],
-        owner.kernel,
-        input_shape[-1],
-        owner.features,
-        owner.stride,
-        owner.padding,
-        owner.dilation,
-    ).multiplications
+    def macs(self, input_shape: Shape) -> int:
+        return conv_macs(
+            input_shape[:-1],
+            self.kernel,
+            input_shape[-1],
+            self.features,
+            self.stride,
+            self.padding,
+            self.dilation,
+        ).multiplications
 
 
 @record
-class LocallyConnected(Layer):
+class LocallyConnected(_Form):
     """A convolution without weight sharing: every output position has its own kernel and bias.
 
     As many multiplications as `Conv`, and prod(out_space) times its parameters.
@@ -82,17 +88,8 @@ class LocallyConnected(Layer):
     kernel_init: Initializer = initializers.XavierUniform()
     bias_init: Initializer = ZERO
 
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
-        return _windows(self)
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return _output_shape(self, input_shape)
-
     def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
-        out, area = _output_shape(self, input_shape), math.prod(self.kernel)
+        out, area = self.output_shape(input_shape), math.prod(self.kernel)
         fan = (area * input_shape[-1], area * self.features)  # those of one position, as in Conv
         bias = {"bias": Parameter(out, self.bias_init, fan)} if self.bias else {}
         return {"kernel": Parameter((*out[:-1], *fan[:1], out[-1]), self.kernel_init, fan), **bias}
@@ -111,12 +108,9 @@ class LocallyConnected(Layer):
         )
         return y, state
 
-    def macs(self, input_shape: Shape) -> int:
-        return _macs(self, input_shape)
-
 
 @record
-class TiledConv(Layer):
+class TiledConv(_Form):
     """A convolution with `tiles` kernels an axis, used in turn: position i has kernel i mod tiles.
 
     One tile is `Conv`; as many as there are positions is `LocallyConnected`.
@@ -147,15 +141,12 @@ class TiledConv(Layer):
     bias_init: Initializer = ZERO
 
     def __post_init__(self) -> None:
-        _check(self)
+        super().__post_init__()
         tiles = per_axis(self.tiles, len(self.kernel), f"TiledConv {self.name!r}: tiles")
         object.__setattr__(self, "tiles", tiles)
 
-    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
-        return _windows(self)
-
     def output_shape(self, input_shape: Shape) -> Shape:
-        out = _output_shape(self, input_shape)
+        out = super().output_shape(input_shape)
         if any(t > size for t, size in zip(self.tiles, out, strict=False)):
             raise ValueError(
                 f"TiledConv {self.name!r}: more tiles {self.tiles} than output positions "
@@ -182,6 +173,3 @@ class TiledConv(Layer):
             dilation=self.dilation,
         )
         return y, state
-
-    def macs(self, input_shape: Shape) -> int:
-        return _macs(self, input_shape)

@@ -10,25 +10,32 @@ from jaxd2l.ops.windows import make_windows
 from jaxd2l.records import record
 
 
-def _check(owner: Any) -> None:
-    if owner.stride is None:
-        object.__setattr__(owner, "stride", owner.kernel)
-    normalise(owner, type(owner).__name__)
-    check_flags(owner, "ceil_mode")
+class _Pool(Layer):
+    """What the pools share: windows that slide over 1, 2 or 3 spatial axes."""
 
+    kernel: Any
+    stride: Any
+    padding: Any
+    ceil_mode: bool
 
-def _windows(owner: Any) -> tuple[Window, ...]:
-    return make_windows(len(owner.kernel), owner.kernel, owner.stride, owner.padding)
+    def __post_init__(self) -> None:
+        if self.stride is None:
+            object.__setattr__(self, "stride", self.kernel)
+        normalise(self, type(self).__name__)
+        check_flags(self, "ceil_mode")
 
+    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
+        return make_windows(len(self.kernel), self.kernel, self.stride, self.padding)
 
-def _output_shape(owner: Any, input_shape: Shape) -> Shape:
-    name = type(owner).__name__
-    sizes = spatial_sizes(_windows(owner), input_shape, name, ceil_mode=owner.ceil_mode)
-    return (*sizes, input_shape[-1])
+    def output_shape(self, input_shape: Shape) -> Shape:
+        name = type(self).__name__
+        windows = self.windows(input_shape)
+        sizes = spatial_sizes(windows, input_shape, name, ceil_mode=self.ceil_mode)
+        return (*sizes, input_shape[-1])
 
 
 @record
-class MaxPool(Layer):
+class MaxPool(_Pool):
     """The largest value in each window; stride defaults to the window.
 
     An int kernel is square, in two dimensions; write (2,) for one dimension. `ceil_mode` rounds
@@ -47,15 +54,6 @@ class MaxPool(Layer):
     padding: Any = 0
     ceil_mode: bool = False
 
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
-        return _windows(self)
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return _output_shape(self, input_shape)
-
     def apply(
         self, params: Params, state: State, x: Array, context: Context
     ) -> tuple[Array, State]:
@@ -66,7 +64,7 @@ class MaxPool(Layer):
 
 
 @record
-class MinPool(Layer):
+class MinPool(_Pool):
     """The smallest value in each window: -max_pool(-x).
 
     Example:
@@ -80,15 +78,6 @@ class MinPool(Layer):
     padding: Any = 0
     ceil_mode: bool = False
 
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
-        return _windows(self)
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return _output_shape(self, input_shape)
-
     def apply(
         self, params: Params, state: State, x: Array, context: Context
     ) -> tuple[Array, State]:
@@ -99,7 +88,7 @@ class MinPool(Layer):
 
 
 @record
-class AvgPool(Layer):
+class AvgPool(_Pool):
     """The mean of each window; with `count_include_pad=False` padding does not count.
 
     Example:
@@ -115,14 +104,8 @@ class AvgPool(Layer):
     count_include_pad: bool = True
 
     def __post_init__(self) -> None:
-        _check(self)
+        super().__post_init__()
         check_flags(self, "count_include_pad")
-
-    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
-        return _windows(self)
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        return _output_shape(self, input_shape)
 
     def apply(
         self, params: Params, state: State, x: Array, context: Context
