@@ -13,7 +13,7 @@ import optax
 import pytest
 
 from jaxd2l import apply, checkpoint, data, init, models, recipes, train
-from jaxd2l.layers import Activation, Dense, Flatten, Function, Serial
+from jaxd2l.layers import Activation, Dense, Flatten, Function, Repeat, Serial
 from jaxd2l.ops import losses, metrics
 
 CE = losses.softmax_cross_entropy
@@ -222,7 +222,9 @@ def test_a_flax_module_is_trained_and_loaded(few, tmp_path):
 
 def test_load_says_what_does_not_fit(few, tmp_path):
     quick(few, folder=tmp_path, epochs=1)
-    with pytest.raises(ValueError, match=r"output/kernel: the network needs \(4, 5\), the file"):
+    with pytest.raises(
+        ValueError, match=r"output/kernel: the network needs float32 \(4, 5\), the file"
+    ):
         train.load(tmp_path, net=models.softmax_regression(5))
     with pytest.raises(ValueError, match="has no such array"):
         train.load(tmp_path, net=Flatten())
@@ -231,6 +233,26 @@ def test_load_says_what_does_not_fit(few, tmp_path):
 
 
 # Divergence
+
+
+def test_load_refuses_what_no_run_wrote(tmp_path):
+    net = models.softmax_regression(2)
+    params, state = init(net, jax.random.key(0), (3,))
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params)
+    path = tmp_path / "a.safetensors"
+
+    def stored(net, params, **meta):
+        checkpoint.save(path, {"params": params, "state": state}, net=net, meta=meta)
+        return path
+
+    assert train.load(stored(net, params, input_shape=[3])).net == net
+    with pytest.raises(ValueError, match=r"needs float32 \(2,\), the file has bfloat16 \(2,\)"):
+        train.load(stored(net, half, input_shape=[3]))
+    with pytest.raises(ValueError, match=r"a.safetensors: input_shape must be a tuple"):
+        train.load(stored(net, params, input_shape=5))
+    endless = Serial([net, Repeat(Dense("again", 2), 10**12)])
+    with pytest.raises(ValueError, match="again/kernel: the network needs"):
+        train.load(stored(endless, params, input_shape=[3]))
 
 
 def test_divergence_keeps_the_last_good_checkpoint(few, tmp_path):

@@ -141,13 +141,13 @@ class _Draw(NamedTuple):
                     state |= s
                 return combined_shape(combine, outs, path), params, state
             case Repeat(child, times):
-                out = shape_of(layer, path[:-1] if layer.name else path, shape, [])
+                out = shape_of(layer, path[:-1] if layer.name else path, shape)
                 stacked = jax.vmap(lambda i: self(child, (*path, i), shape)[1:])
                 params, state = stacked(jnp.arange(times))
                 return out, params, state
             case Tied():
                 self.tied.append((layer, shape))
-                return shape_of(layer.layer, path, shape, []), params, state
+                return shape_of(layer.layer, path, shape), params, state
             case _:
                 with where_raised(path, layer, shape):
                     out = tuple(layer.output_shape(shape))

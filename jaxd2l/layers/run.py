@@ -158,7 +158,7 @@ def _apply_repeat(
                 f"repetitions on its first axis, got shape {jnp.shape(leaf)}"
             )
 
-    shape_of(Repeat(layer, 1), context.path, x.shape[1:], [])  # the block must keep the shape
+    shape_of(Repeat(layer, 1), context.path, x.shape[1:])  # the block must keep the shape
 
     def body(x: Array, step: Any) -> tuple[Array, State]:
         i, params, state = step

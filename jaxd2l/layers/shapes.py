@@ -117,7 +117,7 @@ def output_shape(net: Layer, input_shape: Any) -> Shape:
       (28, 28, 6)
     """
     check_network(net)
-    return shape_of(net, (), check_shape(input_shape), [])
+    return shape_of(net, (), check_shape(input_shape))
 
 
 def label_of(layer: Layer) -> str:
@@ -125,7 +125,10 @@ def label_of(layer: Layer) -> str:
     return layer.name or getattr(layer, "label", None) or type(layer).__name__.lower()
 
 
-def shape_of(layer: Layer, path: tuple[Any, ...], shape: Shape, steps: list[Step]) -> Shape:
+def shape_of(
+    layer: Layer, path: tuple[Any, ...], shape: Shape, steps: list[Step] | None = None
+) -> Shape:
+    """The output shape of a layer; `steps`, where given, collects the leaves on the way."""
     path = inner_path(path, layer)
     match layer:
         case Serial(children):
@@ -140,7 +143,7 @@ def shape_of(layer: Layer, path: tuple[Any, ...], shape: Shape, steps: list[Step
             part = split_shape(shape, len(branches), path)
             return combined_shape(combine, [shape_of(b, path, part, steps) for b in branches], path)
         case Repeat(child, times):
-            for i in range(times):
+            for i in range(1 if steps is None else times):
                 numbered = (*path[:-1], f"{path[-1]}[{i}]") if layer.name else (*path, f"[{i}]")
                 out = shape_of(child, numbered, shape, steps)
                 if out != shape:
@@ -155,7 +158,8 @@ def shape_of(layer: Layer, path: tuple[Any, ...], shape: Shape, steps: list[Step
             with where_raised(path, layer, shape):
                 out = tuple(layer.output_shape(shape))
             where = path_text(path if layer.name else (*path, label_of(layer)))
-            steps.append(Step(where, layer, shape, out))
+            if steps is not None:
+                steps.append(Step(where, layer, shape, out))
             return out
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxd2l import checkpoint
 from jaxd2l.layers import Layer, init
+from jaxd2l.layers.shapes import check_shape
 
 
 class Trained(NamedTuple):
@@ -37,6 +38,10 @@ def find(path: str | os.PathLike[str]) -> Path:
             f"{place}: no checkpoint here: wanted a .safetensors file or the folder of a run"
         )
     return newest
+
+
+def _kind(array: Any) -> str:
+    return "nothing" if array is None else f"{array.dtype} {array.shape}"
 
 
 def load(path: str | os.PathLike[str], net: Layer | None = None) -> Trained:
@@ -68,7 +73,10 @@ def load(path: str | os.PathLike[str], net: Layer | None = None) -> Trained:
     meta = checkpoint.read_metadata(file)
     if not isinstance(net, Layer) or "input_shape" not in meta:
         raise ValueError(f"{file}: not a checkpoint of train.fit: no network or input shape in it")
-    shape = tuple(meta["input_shape"])
+    try:
+        shape = check_shape(meta["input_shape"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {error}") from None
     wanted = jax.eval_shape(lambda key: init(net, key, shape), jax.random.key(0))
     target = dict(zip(("params", "state"), wanted, strict=True))
     flat = checkpoint.load_flat(file)
@@ -77,10 +85,9 @@ def load(path: str | os.PathLike[str], net: Layer | None = None) -> Trained:
         for p, leaf in jax.tree_util.tree_leaves_with_path(target)
     }
     problems = [
-        f"{name}: the network needs {leaf.shape}, the file has "
-        f"{flat[name].shape if name in flat else 'nothing'}"
+        f"{name}: the network needs {_kind(leaf)}, the file has {_kind(flat.get(name))}"
         for name, leaf in named.items()
-        if name not in flat or flat[name].shape != leaf.shape
+        if _kind(flat.get(name)) != _kind(leaf)
     ]
     extra = [n for n in flat if n.split("/")[0] in target and n not in named]
     problems += [f"{name}: the network has no such array" for name in extra]
