@@ -16,7 +16,7 @@ import jaxd2l
 from jaxd2l import layers
 from jaxd2l.geometry import conv_macs, conv_parameters
 from jaxd2l.ops.conv import conv
-from jaxd2l.ops.conv_forms import conv_as_matmul, im2col
+from jaxd2l.ops.conv_matrix import conv_as_matmul, im2col
 from jaxd2l.ops.initializers import Normal
 from jaxd2l.ops.pool import avg_pool, global_avg_pool, global_max_pool, max_pool
 

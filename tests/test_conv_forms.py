@@ -9,16 +9,14 @@ from scipy import linalg, signal
 
 from jaxd2l.ops.conv import conv, conv_transpose
 from jaxd2l.ops.conv_forms import (
-    conv_as_matmul,
     corr2d,
     edge_kernel,
-    im2col,
     learn_kernel,
     locally_connected,
     tiled_conv,
-    toeplitz_matrix,
     true_convolution,
 )
+from jaxd2l.ops.conv_matrix import conv_as_matmul, im2col, toeplitz_matrix
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 

@@ -126,3 +126,20 @@ def test_unknown_macs_are_said_to_be_unknown():
     assert table.macs == 8
     assert "MACs per example at least 8 " in str(table)
     assert str(table).splitlines()[3].endswith(" -")
+
+
+def test_a_new_trace_of_apply_runs_the_module_once():
+    calls = []
+
+    class Counted(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            calls.append(x.shape)
+            return nn.Dense(2)(x)
+
+    net = layers.FlaxModule("inner", Counted())
+    params, state = jaxd2l.init(net, jax.random.key(0), (3,))
+    calls.clear()
+    for n in (4, 5):
+        jax.eval_shape(lambda x: jaxd2l.apply(net, params, state, x)[0], jnp.ones((n, 3)))
+    assert calls == [(4, 3), (5, 3)]

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from jax.test_util import check_grads
 
 from jaxd2l.ops import losses
+from jaxd2l.ops.labels import check_labels, pick
+from jaxd2l.ops.penalties import l1_penalty, l2_penalty
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -117,9 +119,9 @@ def test_gradients_of_both_modes_and_second_order(x64):
             losses.kl_divergence(p, q),
             losses.kl_divergence_with_logits(z, t),
             losses.distillation_loss(z, t, labels, 2.0, 0.5),
-            losses.pick(y * z, labels),
-            losses.l2_penalty({"z": z}),
-            losses.l1_penalty({"z": z}),
+            pick(y * z, labels),
+            l2_penalty({"z": z}),
+            l1_penalty({"z": z}),
             losses.masked_mean(z, y > 0),
         )
 
@@ -168,7 +170,7 @@ def test_leading_axes_beyond_the_batch():
 def test_pick_and_cross_entropy_print_the_values_of_the_notes():
     p = jnp.array([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]])
     labels = jnp.array([0, 2])
-    np.testing.assert_array_equal(losses.pick(p, labels), np.float32([0.1, 0.5]))
+    np.testing.assert_array_equal(pick(p, labels), np.float32([0.1, 0.5]))
     np.testing.assert_allclose(losses.cross_entropy(p, labels), [2.3026, 0.6931], atol=5e-5)
     np.testing.assert_allclose(
         losses.softmax_cross_entropy(jnp.log(p), labels), [2.3026, 0.6931], atol=5e-5
@@ -438,8 +440,8 @@ def test_l2_is_a_gaussian_prior_and_l1_a_laplace_prior(x64):
         return lambda w: (losses.squared_loss(x @ w, y).sum() + strength * penalty(w)) / variance
 
     for prior, penalised in (
-        (gaussian, objective(losses.l2_penalty, variance / tau2)),
-        (laplace, objective(losses.l1_penalty, variance / b)),
+        (gaussian, objective(l2_penalty, variance / tau2)),
+        (laplace, objective(l1_penalty, variance / b)),
     ):
         np.testing.assert_allclose(_slope(prior)(w), _slope(penalised)(w), rtol=1e-10)
     ridge = np.linalg.solve(x.T @ x + variance / tau2 * np.eye(50), x.T @ y)
@@ -464,12 +466,12 @@ def test_l1_makes_zeros_and_l2_only_shrinks(x64):
     assert (np.abs(lasso[:5] - truth[:5]) < 0.2).all()
     assert (ridge == 0).sum() == 0
     assert (plain == 0).sum() == 0
-    assert losses.l2_penalty({"w": ridge}) < losses.l2_penalty({"w": plain})
+    assert l2_penalty({"w": ridge}) < l2_penalty({"w": plain})
     slope = np.asarray(smooth(lasso))  # stationary: -slope is a subgradient of the penalty
     active = lasso != 0
     np.testing.assert_allclose(slope[active], -strength * np.sign(lasso[active]), atol=1e-6)
     assert (np.abs(slope[~active]) <= strength + 1e-6).all()
-    total = smooth(ridge) + strength * _slope(losses.l2_penalty)(ridge)
+    total = smooth(ridge) + strength * _slope(l2_penalty)(ridge)
     np.testing.assert_allclose(total, 0, atol=1e-9)
 
 
@@ -479,22 +481,22 @@ def test_penalties_choose_leaves_by_path(strict_promotion):
         "b": [{"kernel": jnp.array([3.0], jnp.bfloat16)}],
     }
     seen = []
-    assert losses.l2_penalty(params, where=lambda path: bool(seen.append(path))) == 0
+    assert l2_penalty(params, where=lambda path: bool(seen.append(path))) == 0
     assert seen == ["a/bias", "a/kernel", "b/0/kernel"]
 
     def weights(path):
         return path.endswith("kernel")
 
-    assert losses.l2_penalty(params) == 57
-    assert losses.l2_penalty(params, where=weights) == 7
-    assert losses.l1_penalty(params, where=weights) == 6
-    slope = jax.jit(jax.grad(lambda p: losses.l2_penalty(p, where=weights)))(params)
+    assert l2_penalty(params) == 57
+    assert l2_penalty(params, where=weights) == 7
+    assert l1_penalty(params, where=weights) == 6
+    slope = jax.jit(jax.grad(lambda p: l2_penalty(p, where=weights)))(params)
     np.testing.assert_array_equal(slope["a"]["kernel"], params["a"]["kernel"])
     np.testing.assert_array_equal(slope["a"]["bias"], 0)
-    assert losses.l2_penalty(jnp.ones(3, jnp.bfloat16)).dtype == jnp.bfloat16
-    np.testing.assert_array_equal(jax.grad(losses.l1_penalty)(jnp.array([0.0, -2.0])), [0.0, -1.0])
+    assert l2_penalty(jnp.ones(3, jnp.bfloat16)).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(jax.grad(l1_penalty)(jnp.array([0.0, -2.0])), [0.0, -1.0])
     with pytest.raises(TypeError, match="l1_penalty: parameter 'b/count' must be floating point"):
-        losses.l1_penalty({"b": {"count": jnp.array(3)}})
+        l1_penalty({"b": {"count": jnp.array(3)}})
 
 
 def test_distillation_interpolates_and_keeps_the_size_of_the_gradient(x64):
@@ -518,7 +520,7 @@ def test_distillation_interpolates_and_keeps_the_size_of_the_gradient(x64):
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "uint32"])
 def test_pick_takes_every_integer_dtype_and_more_classes_than_it_holds(dtype):
     values = jnp.arange(600.0).reshape(2, 300)
-    np.testing.assert_array_equal(losses.pick(values, jnp.array([5, 100], dtype)), [5.0, 400.0])
+    np.testing.assert_array_equal(pick(values, jnp.array([5, 100], dtype)), [5.0, 400.0])
 
 
 def test_labels_out_of_range_give_nan_and_their_gradient_is_zero():
@@ -544,11 +546,11 @@ def test_labels_out_of_range_give_nan_and_their_gradient_is_zero():
 )
 def test_check_labels_names_the_first_offender(labels, message):
     with pytest.raises(ValueError, match=message):
-        losses.check_labels(np.asarray(labels), 3)
-    losses.check_labels(np.clip(labels, 0, 2), 3)
-    losses.check_labels(np.zeros((0,), np.uint8), 3)
+        check_labels(np.asarray(labels), 3)
+    check_labels(np.clip(labels, 0, 2), 3)
+    check_labels(np.zeros((0,), np.uint8), 3)
     with pytest.raises(TypeError, match="check_labels: labels must be integers, got float"):
-        losses.check_labels(np.zeros(3), 3)
+        check_labels(np.zeros(3), 3)
 
 
 @hypothesis.given(st.lists(st.booleans(), min_size=8, max_size=8), st.integers(0, 99))

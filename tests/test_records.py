@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -248,7 +249,6 @@ def test_dump_names_the_place_of_what_it_cannot_write(value, where):
 
 
 def test_dump_of_a_flax_module_names_its_place():
-    nn = pytest.importorskip("flax.linen")
     net = layers.Serial([layers.FlaxModule("features", nn.Dense(3))], name="net")
     with pytest.raises(TypeError, match=r"Serial.layers\[0\].module holds"):
         records.dump(net)

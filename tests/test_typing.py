@@ -52,7 +52,6 @@ again: layers.Layer = records.load(records.dump(net))
 
 @pytest.mark.slow
 def test_a_users_file_passes_and_a_wrong_argument_does_not(tmp_path):
-    pytest.importorskip("mypy")
     good, bad = tmp_path / "good.py", tmp_path / "bad.py"
     good.write_text(USER)
     bad.write_text("from jaxd2l import layers\nlayers.Dense('a', features='three')\n")

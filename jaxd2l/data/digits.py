@@ -24,8 +24,8 @@ def load_digits(size: int = 28) -> Dataset:
     """The 1797 handwritten digits of scikit-learn, enlarged from 8x8 to `size` x `size`.
 
     As in MNIST the digit fills 20/28 of the side, with an empty border, and values lie in [0, 1].
-    Hold out a random choice of them: a network that never saw the last fifth does 4 to 5 % worse
-    there than on a random fifth that it never saw.
+    Hold out a random choice of them: the last ones are harder for a network that never saw them
+    than a random part of the same size is.
 
     Shapes:
       inputs: (1797, size, size, 1) float32; targets: (1797,) int32 in [0, 10).

@@ -71,13 +71,19 @@ def check_groups(groups: int, channels: int, features: int, what: str) -> None:
         )
 
 
-class _Grouped(Layer):
-    """What both convolutions share: a kernel (*kernel, c // groups, features) and a bias."""
+class Convolution(Layer):
+    """What all convolutions share: a kernel (*kernel, c // groups, features) that slides, a bias.
+
+    A kind without a `groups` field has one group.
+    """
 
     name: str
     features: int
     kernel: Any
-    groups: int
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups = 1
     bias: bool
     kernel_init: Initializer
     bias_init: Initializer
@@ -92,6 +98,15 @@ class _Grouped(Layer):
         object.__setattr__(self, "groups", as_int(self.groups, f"{what}: groups", 1))
         normalise(self, what)
 
+    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
+        return make_windows(len(self.kernel), self.kernel, self.stride, self.padding, self.dilation)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        what = f"{type(self).__name__} {self.name!r}"
+        sizes = spatial_sizes(self.windows(input_shape), input_shape, what)
+        check_groups(self.groups, input_shape[-1], self.features, what)
+        return (*sizes, self.features)
+
     def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
         kernel = (*self.kernel, input_shape[-1] // self.groups, self.features)
         area = math.prod(self.kernel)
@@ -99,9 +114,21 @@ class _Grouped(Layer):
         bias = {"bias": Parameter((self.features,), self.bias_init, fan)} if self.bias else {}
         return {"kernel": Parameter(kernel, self.kernel_init, fan), **bias}
 
+    def macs(self, input_shape: Shape) -> int:
+        return conv_macs(
+            input_shape[:-1],
+            self.kernel,
+            input_shape[-1],
+            self.features,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+        ).multiplications
+
 
 @record
-class Conv(_Grouped):
+class Conv(Convolution):
     """Cross-correlation with a learned kernel and bias, over 1, 2 or 3 spatial axes.
 
     Output size per axis: floor((n + low + high - (k-1)*dilation - 1) / stride) + 1.
@@ -134,14 +161,6 @@ class Conv(_Grouped):
     kernel_init: Initializer = initializers.XavierUniform()
     bias_init: Initializer = ZERO
 
-    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
-        return make_windows(len(self.kernel), self.kernel, self.stride, self.padding, self.dilation)
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        sizes = spatial_sizes(self.windows(input_shape), input_shape, f"Conv {self.name!r}")
-        check_groups(self.groups, input_shape[-1], self.features, f"Conv {self.name!r}")
-        return (*sizes, self.features)
-
     def apply(
         self, params: Params, state: State, x: Array, context: Context
     ) -> tuple[Array, State]:
@@ -156,21 +175,9 @@ class Conv(_Grouped):
         )
         return y, state
 
-    def macs(self, input_shape: Shape) -> int:
-        return conv_macs(
-            input_shape[:-1],
-            self.kernel,
-            input_shape[-1],
-            self.features,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-        ).multiplications
-
 
 @record
-class ConvTranspose(_Grouped):
+class ConvTranspose(Convolution):
     """Transposed convolution, the adjoint of `Conv`, with PyTorch's sizes.
 
     Output size per axis: (n-1)*stride - low - high + (k-1)*dilation + 1 + output_padding.
@@ -213,12 +220,6 @@ class ConvTranspose(_Grouped):
             transposed=True,
             output_padding=self.output_padding,
         )
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        what = f"ConvTranspose {self.name!r}"
-        sizes = spatial_sizes(self.windows(input_shape), input_shape, what)
-        check_groups(self.groups, input_shape[-1], self.features, what)
-        return (*sizes, self.features)
 
     def apply(
         self, params: Params, state: State, x: Array, context: Context

@@ -3,66 +3,23 @@
 import math
 from typing import Any
 
-from jaxd2l.geometry import Window, as_int, conv_macs
-from jaxd2l.layers.conv import ZERO, normalise, spatial_sizes
+from jaxd2l.layers.conv import ZERO, Convolution
 from jaxd2l.layers.core import (
     Array,
     Context,
     Initializer,
-    Layer,
     Parameter,
     Params,
     Shape,
     State,
-    check_flags,
-    check_initializers,
-    check_name,
 )
 from jaxd2l.ops import conv_forms, initializers
-from jaxd2l.ops.windows import make_windows, per_axis
+from jaxd2l.ops.windows import per_axis
 from jaxd2l.records import record
 
 
-class _Form(Layer):
-    """What these convolutions share: the sizes and the work of `Conv` without groups."""
-
-    name: str
-    features: int
-    kernel: Any
-    stride: Any
-    padding: Any
-    dilation: Any
-
-    def __post_init__(self) -> None:
-        kind = type(self).__name__
-        check_name(self.name, kind)
-        check_flags(self, "bias")
-        check_initializers(self, "kernel_init", "bias_init")
-        what = f"{kind} {self.name!r}"
-        object.__setattr__(self, "features", as_int(self.features, f"{what}: features", 1))
-        normalise(self, what)
-
-    def windows(self, input_shape: Shape) -> tuple[Window, ...]:
-        return make_windows(len(self.kernel), self.kernel, self.stride, self.padding, self.dilation)
-
-    def output_shape(self, input_shape: Shape) -> Shape:
-        what = f"{type(self).__name__} {self.name!r}"
-        return (*spatial_sizes(self.windows(input_shape), input_shape, what), self.features)
-
-    def macs(self, input_shape: Shape) -> int:
-        return conv_macs(
-            input_shape[:-1],
-            self.kernel,
-            input_shape[-1],
-            self.features,
-            self.stride,
-            self.padding,
-            self.dilation,
-        ).multiplications
-
-
 @record
-class LocallyConnected(_Form):
+class LocallyConnected(Convolution):
     """A convolution without weight sharing: every output position has its own kernel and bias.
 
     As many multiplications as `Conv`, and prod(out_space) times its parameters.
@@ -110,7 +67,7 @@ class LocallyConnected(_Form):
 
 
 @record
-class TiledConv(_Form):
+class TiledConv(Convolution):
     """A convolution with `tiles` kernels an axis, used in turn: position i has kernel i mod tiles.
 
     One tile is `Conv`; as many as there are positions is `LocallyConnected`.

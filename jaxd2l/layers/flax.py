@@ -1,5 +1,6 @@
 """A Flax module as a layer."""
 
+import functools
 from typing import Any
 
 import jax
@@ -73,15 +74,7 @@ class FlaxModule(Layer):
         return cast.pop("params", {}), cast
 
     def output_shape(self, input_shape: Shape) -> Shape:
-        def run(key: Array) -> Any:
-            variables = self._variables(key, input_shape, jnp.float32)
-            x = jnp.zeros((1, *input_shape), jnp.float32)
-            return self.module.apply(variables, x, **self._arguments(False))
-
-        y = jax.eval_shape(run, jax.random.key(0))
-        if not hasattr(y, "shape"):
-            raise ValueError(f"FlaxModule {self.name!r}: it must return one array, got {y!r}")
-        return tuple(y.shape[1:])
+        return _output_shape(self, input_shape)
 
     def apply(self, params: Params, state: State, x: Array, context: Context) -> tuple[Any, State]:
         variables = {"params": params, **state}
@@ -96,3 +89,16 @@ class FlaxModule(Layer):
 
     def macs(self, input_shape: Shape) -> int | None:
         return None
+
+
+@functools.lru_cache(maxsize=256)  # `apply` asks at every trace, and this traces the module twice
+def _output_shape(layer: FlaxModule, input_shape: Shape) -> Shape:
+    def run(key: Array) -> Any:
+        variables = layer._variables(key, input_shape, jnp.float32)
+        x = jnp.zeros((1, *input_shape), jnp.float32)
+        return layer.module.apply(variables, x, **layer._arguments(False))
+
+    y = jax.eval_shape(run, jax.random.key(0))
+    if not hasattr(y, "shape"):
+        raise ValueError(f"FlaxModule {layer.name!r}: it must return one array, got {y!r}")
+    return tuple(y.shape[1:])

@@ -2,22 +2,21 @@
 
 Average them with `masked_mean` (a plain mean when there is no mask). Labels are integer class
 indices. Nothing can be raised under `jit` for a label that is out of range, so such a label gives a
-NaN loss here (JAX itself would let -1 mean the last class); `check_labels` refuses it on the host.
+NaN loss here (JAX itself would let -1 mean the last class); `jaxd2l.ops.labels.check_labels`
+refuses it on the host.
 """
 
 import math
 import numbers
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxd2l.checks import check_floating, check_integer, check_same_shape
+from jaxd2l.checks import check_floating, check_same_shape
 from jaxd2l.ops.activations import softplus
+from jaxd2l.ops.labels import check_classes, pick
 from jaxd2l.ops.softmax import log_softmax
-from jaxd2l.ops.vector_norms import lp_norm
 
 Array = jax.Array
 
@@ -26,25 +25,6 @@ def _check_pair(a: Any, b: Any, where: str, names: tuple[str, str]) -> None:
     for value, name in zip((a, b), names, strict=True):
         check_floating(value, f"{where}: {name}")
     check_same_shape(a, b, f"{where}: {names[0]} and {names[1]}")
-
-
-def check_classes(scores: Any, labels: Any, where: str, name: str) -> None:
-    """Refuse integer `labels` (...) that do not go with `scores` (..., c), one row a label.
-
-    Example:
-      >>> check_classes(jnp.zeros((4, 10)), jnp.zeros((4, 1), int), "accuracy", "logits")
-      Traceback (most recent call last):
-      ValueError: accuracy: labels must have the shape of logits without its last axis (the
-      classes); got labels (4, 1) for logits (4, 10)
-    """
-    check_floating(scores, f"{where}: {name}")
-    check_integer(labels, f"{where}: labels")
-    shape, wanted = tuple(jnp.shape(labels)), tuple(jnp.shape(scores))
-    if not wanted or shape != wanted[:-1]:
-        raise ValueError(
-            f"{where}: labels must have the shape of {name} without its last axis (the classes); "
-            f"got labels {shape} for {name} {wanted}"
-        )
 
 
 def _times_log(p: Array, log_q: Array) -> Array:
@@ -56,73 +36,6 @@ def _times_log(p: Array, log_q: Array) -> Array:
 def _safe_log(p: Array) -> Array:
     """`log p`; 0 with derivative 0 where p = 0 (only ever multiplied by p)."""
     return jnp.where(p == 0, 0, jnp.log(jnp.where(p == 0, 1, p)))
-
-
-# --- labels ---------------------------------------------------------------------------------------
-
-
-def check_labels(labels: Any, num_classes: int) -> None:
-    """Refuse labels outside `[0, num_classes)`. For the host, when data is loaded, not for `jit`.
-
-    Shapes:
-      labels: (...), integers.
-
-    Raises:
-      TypeError: not integers.
-      ValueError: names the first label that is out of range, and its index.
-
-    Example:
-      >>> check_labels(np.array([0, 9, 10]), 10)
-      Traceback (most recent call last):
-      ValueError: check_labels: labels[2] is 10, outside [0, 10); there are 10 classes
-    """
-    check_integer(labels, "check_labels: labels")
-    values = np.asarray(labels)
-    bad = (values < 0) | (values >= num_classes)
-    if bad.any():
-        at = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"check_labels: labels[{', '.join(map(str, at))}] is {values[at]}, outside "
-            f"[0, {num_classes}); there are {num_classes} classes"
-        )
-
-
-def widen(labels: Array) -> Array:
-    """Integers of at least 32 bits: 8-bit labels cannot be compared with 300 classes.
-
-    Example:
-      >>> widen(jnp.array([255], jnp.uint8)).dtype
-      dtype('int32')
-    """
-    labels = jnp.asarray(labels)
-    return labels.astype(jnp.int32) if labels.dtype.itemsize < 4 else labels
-
-
-def pick(values: Array, labels: Array) -> Array:
-    """The entry of the last axis that each label names: `values[..., labels]`.
-
-    A label outside `[0, c)`, negative ones included, gives NaN and gradient 0.
-
-    Shapes:
-      values: (..., c); labels: (...), integers; result: (...).
-
-    Raises:
-      TypeError: labels are not integers, or values not floating point.
-      ValueError: the shapes do not match.
-
-    Source: D2L 4.4.3 (older edition 3.6: `pick`). PyTorch's `gather` raises for labels out of
-    range.
-
-    Example:
-      >>> pick(jnp.array([[0.1, 0.3, 0.6], [0.3, 0.2, 0.5]]), jnp.array([0, 2]))
-      Array([0.1, 0.5], dtype=float32)
-    """
-    check_classes(values, labels, "pick", "values")
-    values, labels = jnp.asarray(values), widen(labels)
-    beyond = jnp.asarray(values.shape[-1], labels.dtype)
-    index = jnp.expand_dims(jnp.where(labels < 0, beyond, labels), -1)  # (..., 1)
-    picked = jnp.take_along_axis(values, index, axis=-1, mode="fill", fill_value=jnp.nan)
-    return jnp.squeeze(picked, -1)
 
 
 # --- regression -----------------------------------------------------------------------------------
@@ -410,70 +323,7 @@ def distillation_loss(
     return weight * temperature**2 * soft + (1 - weight) * hard
 
 
-# --- penalties and means --------------------------------------------------------------------------
-
-
-def _penalty(
-    each: Callable[[Array], Array],
-    params: Any,
-    where: Callable[[str], bool] | None,
-    name: str,
-) -> Array:
-    terms = []
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        text = jax.tree_util.keystr(path, simple=True, separator="/")
-        if where is None or where(text):
-            check_floating(leaf, f"{name}: parameter {text!r}")
-            terms.append(each(jnp.asarray(leaf)))
-    if not terms:
-        return jnp.zeros(())
-    with jax.numpy_dtype_promotion("standard"):
-        return sum(terms[1:], terms[0])
-
-
-def l2_penalty(params: Any, *, where: Callable[[str], bool] | None = None) -> Array:
-    """`sum(w^2) / 2` over the leaves of a tree, whose gradient is `w`.
-
-    `where` chooses leaves by path ("dense/kernel"); biases are usually left out:
-    `where=lambda path: path.endswith("kernel")`. Times `lambda`, this is the negative log of a
-    Gaussian prior N(0, s^2 / lambda) when the data term is a squared loss with noise variance s^2.
-
-    Shapes:
-      params: a tree of floating point arrays; result: ().
-
-    Raises:
-      TypeError: a chosen leaf is not floating point; its path is named.
-
-    Source: D2L 3.7.
-
-    Example:
-      >>> l2_penalty({"dense": {"kernel": jnp.array([1.0, 2.0]), "bias": jnp.array([5.0])}},
-      ...            where=lambda path: path.endswith("kernel"))
-      Array(2.5, dtype=float32)
-    """
-    return _penalty(lambda w: jnp.sum(jnp.square(w)) / 2, params, where, "l2_penalty")
-
-
-def l1_penalty(params: Any, *, where: Callable[[str], bool] | None = None) -> Array:
-    """`sum(|w|)` over the leaves of a tree; the subgradient at 0 is 0.
-
-    `where` chooses leaves by path, as in `l2_penalty`. This is the negative log of a Laplace prior
-    of scale `s^2 / lambda`. Gradient descent on it approaches 0 without reaching it: exact zeros
-    need soft thresholding.
-
-    Shapes:
-      params: a tree of floating point arrays; result: ().
-
-    Raises:
-      TypeError: a chosen leaf is not floating point; its path is named.
-
-    Source: Tibshirani 1996 (the lasso); D2L 3.7.
-
-    Example:
-      >>> l1_penalty({"kernel": jnp.array([1.0, -2.0])})
-      Array(3., dtype=float32)
-    """
-    return _penalty(lambda w: lp_norm(w, 1), params, where, "l1_penalty")
+# --- means ---------------------------------------------------------------------------------------
 
 
 def masked_mean(values: Array, mask: Array | None) -> Array:

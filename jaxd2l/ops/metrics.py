@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from jaxd2l.checks import check_floating, check_integer, check_same_shape
 from jaxd2l.geometry import as_int
-from jaxd2l.ops.losses import check_classes, masked_mean, widen
+from jaxd2l.ops.labels import check_classes, widen
+from jaxd2l.ops.losses import masked_mean
 from jaxd2l.ops.vector_norms import lp_norm
 
 Array = jax.Array

@@ -1,6 +1,6 @@
 """Training: one pure step, a loop around it, and a whole run as a pure function."""
 
-from jaxd2l.train.fit import Diverged as Diverged
+from jaxd2l.train.files import Diverged as Diverged
 from jaxd2l.train.fit import Result as Result
 from jaxd2l.train.fit import evaluate as evaluate
 from jaxd2l.train.fit import fit as fit
