@@ -151,6 +151,8 @@ def _combine(combine: str, ys: list[Array]) -> Array:
 def _apply_repeat(
     layer: Layer, times: int, params: Params, state: State, x: Array, context: Context
 ) -> tuple[Array, State]:
+    own = sibling_names(layer)  # an unnamed repetition shares its level with other layers
+    params, state = ({k: tree[k] for k in own if k in tree} for tree in (params, state))
     for path, leaf in array_paths((params, state)).items():
         if jnp.shape(leaf)[:1] != (times,):
             raise ValueError(
