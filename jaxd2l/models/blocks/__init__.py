@@ -1,0 +1,6 @@
+"""Blocks: the functions of which the networks are made, each a network of its own."""
+
+from jaxd2l.models.blocks.basic import RELU as RELU
+from jaxd2l.models.blocks.basic import conv as conv
+from jaxd2l.models.blocks.basic import conv_norm as conv_norm
+from jaxd2l.models.blocks.basic import norm as norm

@@ -1,0 +1,1 @@
+"""The networks of the book, smaller than the published ones."""
