@@ -15,6 +15,7 @@ Case = tuple[str, layers.Layer, tuple[int, ...]]
 
 CASES: list[Case] = [
     ("activation", layers.Activation("gelu"), (5,)),
+    ("adaptive_avg_pool", layers.AdaptiveAvgPool((2, 3)), (5, 6, 2)),
     ("avg_pool", layers.AvgPool(3, stride=2, padding=1, ceil_mode=True), (6, 5, 2)),
     ("batch_norm", layers.BatchNorm("bn"), (4, 3, 2)),
     ("batch_norm_dense", layers.BatchNorm("bn", unbiased=True, scale=False), (5,)),

@@ -35,6 +35,7 @@ from jaxd2l.layers.normalization import GroupNorm as GroupNorm
 from jaxd2l.layers.normalization import InstanceNorm as InstanceNorm
 from jaxd2l.layers.normalization import LayerNorm as LayerNorm
 from jaxd2l.layers.normalization import LocalResponseNorm as LocalResponseNorm
+from jaxd2l.layers.pool import AdaptiveAvgPool as AdaptiveAvgPool
 from jaxd2l.layers.pool import AvgPool as AvgPool
 from jaxd2l.layers.pool import GlobalAvgPool as GlobalAvgPool
 from jaxd2l.layers.pool import GlobalMaxPool as GlobalMaxPool

@@ -1,12 +1,13 @@
 """Pooling layers: no parameters, the number of channels stays."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from jaxd2l.geometry import Window, as_int
 from jaxd2l.layers.conv import normalise, spatial_sizes
 from jaxd2l.layers.core import Array, Context, Layer, Params, Shape, State, check_flags
 from jaxd2l.ops import pool
-from jaxd2l.ops.windows import make_windows
+from jaxd2l.ops.windows import make_windows, per_axis
 from jaxd2l.records import record
 
 
@@ -119,6 +120,48 @@ class AvgPool(_Pool):
             count_include_pad=self.count_include_pad,
         )
         return y, state
+
+
+@record
+class AdaptiveAvgPool(Layer):
+    """The average of each of `size` bins: an output of one size whatever the input's.
+
+    An int means both axes of an image; write (7,) for one dimension.
+
+    Source: PyTorch `AdaptiveAvgPool2d`.
+
+    Example:
+      >>> AdaptiveAvgPool(7).output_shape((9, 12, 512))
+      (7, 7, 512)
+    """
+
+    label: ClassVar[str] = "adaptive_avg_pool"
+    size: Any
+
+    def __post_init__(self) -> None:
+        rank = len(self.size) if isinstance(self.size, Sequence) else 2
+        sizes = per_axis(self.size, rank, "AdaptiveAvgPool: size")
+        object.__setattr__(self, "size", sizes)
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != len(self.size) + 1 or 0 in input_shape:
+            raise ValueError(
+                f"AdaptiveAvgPool to {self.size} needs an input with {len(self.size)} spatial axes "
+                f"and channels last, got {input_shape}"
+            )
+        return (*self.size, input_shape[-1])
+
+    def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
+        """Equal windows where the size divides the input, else the whole input."""
+        pairs = list(zip(input_shape, self.size, strict=False))
+        if any(n % m for n, m in pairs):
+            return None
+        return tuple(Window(n // m, n // m) for n, m in pairs)
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        return pool.adaptive_avg_pool(x, self.size), state
 
 
 def _global_shape(owner: Layer, input_shape: Shape) -> Shape:

@@ -272,6 +272,45 @@ def global_avg_pool(x: Array) -> Array:
     return jnp.mean(_wide(x), axis=1).astype(x.dtype)  # (n, c)
 
 
+def adaptive_avg_pool(x: Array, size: PerAxis) -> Array:
+    """The average of each of `size` bins along each axis: an output of one size for any input.
+
+    Of n positions, output i of m averages floor(i n / m) .. ceil((i + 1) n / m) - 1. The bins are
+    equal windows where m divides n, overlap where it does not, and repeat positions where m > n.
+
+    Shapes:
+      x: (n, *spatial, c), one to three spatial axes; result: (n, *size, c).
+
+    Raises:
+      TypeError, ValueError: x is not floating point or has no spatial axis, or a size below 1.
+
+    Source: PyTorch `adaptive_avg_pool2d`, before the dense layers of torchvision's AlexNet and VGG.
+
+    Example:
+      >>> adaptive_avg_pool(jnp.arange(5.0).reshape(1, 5, 1), 2).reshape(2)
+      Array([1., 3.], dtype=float32)
+    """
+    check_rank(x, (3, 4, 5), "adaptive_avg_pool: x", _AXES)
+    check_floating(x, "adaptive_avg_pool: x")
+    x = jnp.asarray(x)
+    sizes = per_axis(size, x.ndim - 2, "adaptive_avg_pool: size")
+    y = _wide(x)
+    for axis, m in enumerate(sizes, 1):
+        n = x.shape[axis]
+        if m == n:
+            continue
+        if n == 0:
+            raise ValueError(f"adaptive_avg_pool: x has no positions, got shape {x.shape}")
+        weights = np.zeros((m, n))
+        for i in range(m):
+            bin = slice(i * n // m, -((-(i + 1) * n) // m))
+            weights[i, bin] = 1 / (bin.stop - bin.start)
+        y = jnp.tensordot(y, jnp.asarray(weights, y.dtype), (axis, 1), precision="highest")
+        y = jnp.moveaxis(y, -1, axis)
+    assert_spatial_shape(y, sizes, "adaptive_avg_pool")
+    return y.astype(x.dtype)
+
+
 def global_max_pool(x: Array) -> Array:
     """The maximum over all positions, one number per channel; a tie goes to the first.
 
