@@ -30,6 +30,7 @@ CASES: list[Case] = [
     ("dropout", layers.Dropout("dropout", 0.5), (5,)),
     ("dropout_classic", layers.Dropout("dropout", 0.5, classic=True), (5,)),
     ("flax", layers.FlaxModule("flax", nn.Conv(3, (2, 2))), (4, 4, 2)),
+    ("fixed_batch_norm", layers.FixedBatchNorm("bn"), (4, 3, 2)),
     ("flatten", layers.Flatten(), (3, 2, 2)),
     ("function", layers.Function(functools.partial(jnp.sum, axis=1)), (3, 4)),
     ("global_avg_pool", layers.GlobalAvgPool(), (3, 2, 4)),

@@ -31,6 +31,7 @@ from jaxd2l.layers.linear import Maxout as Maxout
 from jaxd2l.layers.linear import PReLU as PReLU
 from jaxd2l.layers.linear import WeightNorm as WeightNorm
 from jaxd2l.layers.normalization import BatchNorm as BatchNorm
+from jaxd2l.layers.normalization import FixedBatchNorm as FixedBatchNorm
 from jaxd2l.layers.normalization import GroupNorm as GroupNorm
 from jaxd2l.layers.normalization import InstanceNorm as InstanceNorm
 from jaxd2l.layers.normalization import LayerNorm as LayerNorm

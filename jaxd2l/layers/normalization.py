@@ -1,5 +1,6 @@
 """Normalisation layers."""
 
+import dataclasses
 import math
 from typing import Any, ClassVar
 
@@ -112,6 +113,28 @@ class BatchNorm(Layer):
 
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
         return ()  # by itself; in training it also sees the whole batch
+
+
+@record
+class FixedBatchNorm(BatchNorm):
+    """A batch norm that uses its running statistics in training as well, and keeps them: that of a
+    frozen part of a network. `train.fix_statistics` puts it in the place of a `BatchNorm`; scale
+    and bias are trained or not as the optimiser says.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxd2l import apply
+      >>> statistics = {"bn": {"mean": jnp.ones(1), "var": jnp.full(1, 4.0)}}
+      >>> net = FixedBatchNorm("bn", eps=0.0, scale=False, bias=False)
+      >>> y, new = apply(net, {}, statistics, jnp.array([[5.0], [1.0]]), train=True)
+      >>> y.ravel().tolist(), new == statistics
+      ([2.0, 0.0], True)
+    """
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        return super().apply(params, state, x, dataclasses.replace(context, train=False))
 
 
 @record

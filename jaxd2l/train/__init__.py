@@ -1,6 +1,11 @@
 """Training: one pure step, a loop around it, and a whole run as a pure function."""
 
 from jaxd2l.train.files import Diverged as Diverged
+from jaxd2l.train.finetune import Transfer as Transfer
+from jaxd2l.train.finetune import by_path as by_path
+from jaxd2l.train.finetune import fix_statistics as fix_statistics
+from jaxd2l.train.finetune import freeze as freeze
+from jaxd2l.train.finetune import transfer as transfer
 from jaxd2l.train.fit import Result as Result
 from jaxd2l.train.fit import evaluate as evaluate
 from jaxd2l.train.fit import fit as fit

@@ -139,6 +139,7 @@ def fit(
     epochs: int,
     batch_size: int,
     seed: int = 0,
+    initial: tuple[Any, Any] | None = None,
     test: Dataset | None = None,
     metrics: Metrics | None = None,
     callbacks: Sequence[Callable[[Record, TrainState], Any]] = (),
@@ -163,6 +164,7 @@ def fit(
       optimizer: any Optax transformation.
       epochs, batch_size, seed: the run. `epochs` counts from the start, also when resuming; a
         batch size above the number of examples means all of them.
+      initial: (params, state) to start from, as `transfer` gives them; default the model's `init`.
       metrics: functions (outputs, targets) -> one value per example; default accuracy for labels.
       callbacks: called as f(record, train_state) after every epoch; a true result ends the run.
         The train state's memory is reused by the next step: copy what must be kept.
@@ -210,7 +212,7 @@ def fit(
     padded = len(batches) * batch_size != len(train)
     step = make_step(model, loss, optimizer, names, padded=padded)
     evaluate_batch = make_evaluate(model, loss, names) if test is not None else None
-    current = start(model, optimizer, jax.random.key(seed), train.inputs.shape[1:], names)
+    current = start(model, optimizer, jax.random.key(seed), train.inputs.shape[1:], names, initial)
     run = RunFiles(model, None if folder is None else Path(folder), keep_last, batches, meta)
     current, history = run.open(current, resume)
 

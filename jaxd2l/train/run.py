@@ -51,7 +51,8 @@ def make_run(
       metrics: default accuracy where the targets are integers.
 
     Returns:
-      run, whose history has one mean per epoch for "loss" and each metric: (epochs,) arrays.
+      run, whose history has one mean per epoch for "loss" and each metric: (epochs,) arrays. A
+      fifth argument `initial` = (params, state) is where to start from, default the model's `init`.
 
     Example:
       >>> from jaxd2l import models
@@ -67,7 +68,11 @@ def make_run(
     """
 
     def run(
-        key: Array, inputs: Array, targets: Array, hyper: Mapping[str, Any]
+        key: Array,
+        inputs: Array,
+        targets: Array,
+        hyper: Mapping[str, Any],
+        initial: tuple[Any, Any] | None = None,
     ) -> tuple[Any, dict[str, Array]]:
         inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
         n = inputs.shape[0]
@@ -100,7 +105,7 @@ def make_run(
             history = {k: v / count for k, v in train.totals.items() if k != "count"}
             return dataclasses.replace(train, totals=zero_totals(names)), history
 
-        first = start(model, transformation, key, inputs.shape[1:], names)
+        first = start(model, transformation, key, inputs.shape[1:], names, initial)
         last, history = jax.lax.scan(epoch, first, jnp.arange(epochs))
         return last.params, history
 

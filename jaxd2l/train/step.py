@@ -131,8 +131,11 @@ def start(
     key: Array,
     input_shape: Any,
     metrics: Metrics,
+    initial: tuple[Any, Any] | None = None,
 ) -> TrainState:
     """The state before the first step; parameters and steps draw from different keys.
+
+    `initial` = (params, state) takes the place of what the model's `init` gives.
 
     Example:
       >>> from jaxd2l import models
@@ -140,7 +143,10 @@ def start(
       >>> int(first.step), sorted(first.params)
       (0, ['dense1', 'output'])
     """
-    params, state = model_of(model).init(fold_path(key, ("init",)), input_shape)
+    if initial is None:
+        params, state = model_of(model).init(fold_path(key, ("init",)), input_shape)
+    else:
+        params, state = jax.tree.map(jnp.asarray, initial)
     return TrainState(
         params,
         state,
