@@ -1,6 +1,7 @@
 """Pure functions of arrays, one topic a module; they know nothing of layers."""
 
 from jaxd2l.ops import activations as activations
+from jaxd2l.ops import color as color
 from jaxd2l.ops import conv as conv
 from jaxd2l.ops import conv_forms as conv_forms
 from jaxd2l.ops import conv_matrix as conv_matrix
@@ -13,5 +14,6 @@ from jaxd2l.ops import metrics as metrics
 from jaxd2l.ops import normalization as normalization
 from jaxd2l.ops import penalties as penalties
 from jaxd2l.ops import pool as pool
+from jaxd2l.ops import randomness as randomness
 from jaxd2l.ops import softmax as softmax
 from jaxd2l.ops import vector_norms as vector_norms

@@ -1,10 +1,8 @@
 """Dropout, whose mask belongs to the example and not to the batch or the device it is in.
 
-A random mask is a function of (key, index of the example in the global batch). Each example's key
-is `fold_in(key, index)` and its mask is drawn from that key alone, so an example gets the same mask
-whatever the number of devices and whoever else is in the batch. Under `pmap` and `shard_map` pass
-the global indices of the local examples as `examples`; on one device, and under `jit` over a
-sharded batch, the default `arange(n)` is already global.
+A random mask is a function of (key, index of the example in the global batch), the keys being those
+of `randomness.example_keys`: under `pmap` and `shard_map` pass the global indices of the local
+examples as `examples`.
 """
 
 import math
@@ -14,7 +12,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxd2l.checks import check_floating, check_integer
+from jaxd2l.checks import check_floating
+from jaxd2l.ops.randomness import example_keys
 
 Array = jax.Array
 
@@ -25,20 +24,6 @@ def _check_rate(rate: float, where: str) -> float:
     if not 0 <= rate <= 1:
         raise ValueError(f"{where}: rate is the fraction dropped and must be in [0, 1], got {rate}")
     return float(rate)
-
-
-def _example_keys(key: Array, examples: Array) -> Array:
-    # Other generators (rbg) do not keep their promises under vmap: their key seeds a threefry key.
-    words = jax.random.key_data(key)
-    if words.ndim != 1:
-        raise ValueError(
-            f"dropout_mask: key must be one PRNG key, got an array of them, shape "
-            f"{words.shape[:-1]}; use jax.vmap"
-        )
-    base = jax.random.wrap_key_data(words[:2], impl="threefry2x32")
-    for i in range(2, words.shape[0]):
-        base = jax.random.fold_in(base, words[i])
-    return jax.vmap(jax.random.fold_in, (None, 0))(base, examples.astype(jnp.uint32))
 
 
 def dropout_mask(
@@ -68,19 +53,10 @@ def dropout_mask(
     shape = tuple(shape)
     if not shape:
         raise ValueError("dropout_mask: shape must have a leading batch axis (n, ...), got ()")
-    if examples is None:
-        examples = jnp.arange(shape[0], dtype=jnp.uint32)
-    check_integer(examples, "dropout_mask: examples")
-    examples = jnp.asarray(examples)
-    if examples.shape != shape[:1]:
-        raise ValueError(
-            f"dropout_mask: examples must hold one index per example, shape {shape[:1]}, "
-            f"got {examples.shape}"
-        )
+    keys = example_keys(key, shape[0], examples, "dropout_mask")
     if rate in (0.0, 1.0):
         return jnp.full(shape, rate == 0.0)
     threshold = jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
-    keys = _example_keys(key, examples)
     size = math.prod(shape[1:])  # drawn flat: the same bits, and quicker to compile
     bits = jax.vmap(lambda k: jax.random.bits(k, (size,), jnp.uint32))(keys)
     return bits.reshape(shape) >= threshold
