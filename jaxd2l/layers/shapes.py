@@ -51,6 +51,11 @@ def inner_path(path: tuple[Any, ...], layer: Layer) -> tuple[Any, ...]:
     return path if layer.name is None else (*path, layer.name)
 
 
+def numbered(layer: Layer, path: tuple[Any, ...], i: int) -> tuple[Any, ...]:
+    """The path of one repetition: `blocks[2]`, without a name `[2]`."""
+    return (*path[:-1], f"{path[-1]}[{i}]") if layer.name else (*path, f"[{i}]")
+
+
 def combined_shape(combine: str, shapes: list[Shape], path: tuple[Any, ...]) -> Shape:
     """The shape of branches put together: concat sums the features, add and multiply need equal
     shapes.
@@ -144,8 +149,7 @@ def shape_of(
             return combined_shape(combine, [shape_of(b, path, part, steps) for b in branches], path)
         case Repeat(child, times):
             for i in range(1 if steps is None else times):
-                numbered = (*path[:-1], f"{path[-1]}[{i}]") if layer.name else (*path, f"[{i}]")
-                out = shape_of(child, numbered, shape, steps)
+                out = shape_of(child, numbered(layer, path, i), shape, steps)
                 if out != shape:
                     raise ValueError(
                         f"Repeat at {path_text(path) or 'the top level'!r}: the block turns "
