@@ -28,6 +28,7 @@ ELEMENTWISE = {
     "leaky_relu": act.leaky_relu,
     "leaky_relu_slope_0.2": lambda x: act.leaky_relu(x, 0.2),
     "relu": act.relu,
+    "relu6": act.relu6,
     "selu": act.selu,
     "sigmoid": act.sigmoid,
     "softplus": act.softplus,
@@ -81,6 +82,7 @@ NUMPY = {
     "identity": lambda x: x,
     "leaky_relu": lambda x: np.maximum(x, 0.01 * x),
     "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
     "selu": lambda x: (
         1.0507009873554804 * np.where(x > 0, x, 1.6732632423543772 * (np.exp(np.minimum(x, 0)) - 1))
     ),
@@ -226,7 +228,7 @@ def test_the_bounds_on_the_derivatives_are_reached_at_zero():
 
 def test_derivatives_at_the_kink():
     at_zero = {name: measured("float64")[name][1][EXTREMES.index(0.0)] for name in ELEMENTWISE}
-    assert at_zero["relu"] == 0.0
+    assert at_zero["relu"] == at_zero["relu6"] == jax.grad(act.relu6)(6.0) == 0.0
     assert at_zero["leaky_relu"] == pytest.approx(0.01)
     assert at_zero["elu"] == 1.0
     assert at_zero["selu"] == pytest.approx(1.0507009873554804 * 1.6732632423543772)

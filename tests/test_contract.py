@@ -19,6 +19,7 @@ CASES: list[Case] = [
     ("avg_pool", layers.AvgPool(3, stride=2, padding=1, ceil_mode=True), (6, 5, 2)),
     ("batch_norm", layers.BatchNorm("bn"), (4, 3, 2)),
     ("batch_norm_dense", layers.BatchNorm("bn", unbiased=True, scale=False), (5,)),
+    ("channel_shuffle", layers.ChannelShuffle(3), (4, 3, 6)),
     ("constant_dense", layers.ConstantDense(4, seed=3), (5,)),
     ("conv", layers.Conv("conv", 4, 3, stride=2, padding="same", groups=2), (7, 6, 2)),
     ("conv_1d", layers.Conv("conv", 4, (3,), dilation=2), (9, 2)),

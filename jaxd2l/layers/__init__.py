@@ -7,6 +7,7 @@ from jaxd2l.layers.basic import Function as Function
 from jaxd2l.layers.basic import Identity as Identity
 from jaxd2l.layers.basic import Powers as Powers
 from jaxd2l.layers.basic import Reshape as Reshape
+from jaxd2l.layers.channels import ChannelShuffle as ChannelShuffle
 from jaxd2l.layers.composites import Parallel as Parallel
 from jaxd2l.layers.composites import Repeat as Repeat
 from jaxd2l.layers.composites import Serial as Serial

@@ -94,6 +94,25 @@ def relu(x: Array) -> Array:
     return jax.nn.relu(x)
 
 
+def relu6(x: Array) -> Array:
+    """min(max(0, x), 6): bounded, so that few bits hold it. The derivative is 0 at 0 and at 6.
+
+    Shapes:
+      x: any shape; returns the same shape and dtype.
+
+    Raises:
+      TypeError: x is not floating point.
+
+    Source: Krizhevsky 2010; Howard et al. 2017; equal to torch.nn.ReLU6.
+
+    Example:
+      >>> print(relu6(jnp.array([-1.0, 2.0, 8.0])))
+      [0. 2. 6.]
+    """
+    check_floating(x, "relu6: x")
+    return jax.nn.relu6(x)
+
+
 def softplus(x: Array) -> Array:
     """log(1 + exp(x)), a smooth ReLU whose derivative is the sigmoid.
 
@@ -366,6 +385,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = MappingProxyType(
         "leaky_relu": leaky_relu,
         "log_softmax": log_softmax,
         "relu": relu,
+        "relu6": relu6,
         "selu": selu,
         "sigmoid": sigmoid,
         "softmax": softmax,

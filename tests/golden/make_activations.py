@@ -20,6 +20,7 @@ ELEMENTWISE = {
     "leaky_relu": F.leaky_relu,
     "leaky_relu_slope_0.2": lambda x: F.leaky_relu(x, 0.2),
     "relu": F.relu,
+    "relu6": F.relu6,
     "selu": F.selu,
     "sigmoid": torch.sigmoid,
     "softplus": lambda x: F.softplus(x, threshold=1000.0),  # the exact formula everywhere
