@@ -3,7 +3,7 @@ belongs before the activation (C102).
 
     python experiments/claims_batch_norm.py
 
-Perceptrons of 64 units a layer on the 8x8 digits, stochastic gradient descent at seven learning
+Perceptrons of 64 units a layer on the 8x8 digits, stochastic gradient descent at five learning
 rates a factor of about 3 apart, five seeds; every network at the rate that suits it best.
 """
 
@@ -18,7 +18,7 @@ from jaxd2l import data
 from jaxd2l.layers import Activation, BatchNorm, Dense, Flatten, Layer, Serial
 from jaxd2l.ops.initializers import HeNormal, XavierNormal
 
-RATES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 LEVEL = 0.05  # of the training examples wrong: the error to be reached
 WORKS = 0.1  # a rate works if no more are wrong after the last epoch
 WIDTH = 64
@@ -30,7 +30,7 @@ def network(depth: int, kind: str, norm: str) -> Layer:
     layers: list[Layer] = [Flatten()]
     for i in range(1, depth + 1):
         dense = Dense(f"dense{i}", WIDTH, kernel_init=init)
-        bn, act = BatchNorm(f"bn{i}", decay=0.0), Activation(kind)
+        bn, act = BatchNorm(f"bn{i}"), Activation(kind)
         layers += {"none": [dense, act], "before": [dense, bn, act], "after": [dense, act, bn]}[
             norm
         ]
@@ -73,9 +73,10 @@ def place(runs: dict[tuple[int, str, str], Trials]) -> None:
             number, values = best(epochs_until(found.error, LEVEL))
             what = f"{norm} {kind}, rate {RATES[number]:g}"
             figures[f"{what}: epochs to 5 % training error"] = values
-            figures[f"{what}: test error, %"] = 100 * found.test_error[number]
-            epochs.append(values)
+            number, _ = best(found.train_error)
             errors.append(100 * found.test_error[number])
+            figures[f"{norm} {kind}, rate {RATES[number]:g}: test error, %"] = errors[-1]
+            epochs.append(values)
         gains[f"{kind}: epochs that before saves over after"] = epochs[1] - epochs[0]
         gains[f"{kind}: test error after - before, %"] = errors[1] - errors[0]
     claim = "Batch norm belongs before the activation, where it trains faster and errs less."
