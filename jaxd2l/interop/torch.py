@@ -19,11 +19,12 @@ import numpy as np
 
 from jaxd2l.checkpoint import load_flat
 from jaxd2l.checkpoint.safetensors import shown
-from jaxd2l.interop.torch_layout import Array, Leaf, Place, places
-from jaxd2l.interop.torch_names import Names, family_of, module_names, rules_of
+from jaxd2l.interop.torch_layout import Array, Leaf, Network, Place, places
+from jaxd2l.interop.torch_names import Names, current_key, module_names, names_of
 from jaxd2l.layers import BatchNorm, Conv, Layer, Parallel, Repeat, Serial, Split, Tied
 from jaxd2l.layers.core import Params, State
-from jaxd2l.layers.shapes import array_paths, check_network
+from jaxd2l.layers.shapes import array_paths
+from jaxd2l.models.auxiliary import WithAuxiliary
 
 COUNTER = "num_batches_tracked"  # PyTorch's batch norms count their training passes
 SIZE = 224  # pixels a side where neither the caller nor the family says
@@ -32,7 +33,7 @@ Trees = tuple[Params, State]
 
 
 def load(
-    net: Layer,
+    net: Network,
     state_dict_or_path: Any,
     input_shape: Any = None,
     *,
@@ -46,7 +47,8 @@ def load(
     floating-point type (float64 only in 64-bit mode); the counters of batch norms are not used.
 
     Args:
-      net: the network. Its family is found from its paths.
+      net: the network, or GoogLeNet or Inception with auxiliary heads (`googlenet_auxiliary`).
+        Its family is found from its paths.
       state_dict_or_path: names to arrays (PyTorch's, NumPy's or jax's), or a `.safetensors` file,
         or a `.pth`/`.pt` file, which PyTorch reads with weights_only=True.
       input_shape: of one image, (h, w, c). None: c as the first convolution has it, 224 x 224
@@ -56,8 +58,8 @@ def load(
         path must match exactly one pattern. Paths are as `layers.walk` writes them: repetitions
         one by one, `blocks[4]/conv`, or `[4]/block/conv` where the `Repeat` has no name.
       ignore: patterns (`aux*`) of keys that the network has not and that are left out. For
-        torchvision's pretrained GoogLeNet `("aux1.*", "aux2.*")`, Inception `("AuxLogits.*",)`.
-        Those weights also expect `transform_input`: see torchvision's notes on them.
+        torchvision's pretrained weights without their auxiliary heads `("aux*",)` (GoogLeNet),
+        `("AuxLogits.*",)` (Inception).
 
     Shapes:
       state_dict: PyTorch's, checked before anything is transposed.
@@ -75,10 +77,10 @@ def load(
       >>> params["head"]["kernel"].shape, state
       ((3, 2), {})
     """
-    source = _read(state_dict_or_path)
+    source = _read(state_dict_or_path, old=names is None)
 
-    def channels(place: Place, key: str) -> int | None:
-        shape = tuple(getattr(source.get(key), "shape", ()))
+    def channels(item: Item) -> int | None:
+        shape = tuple(getattr(source.get(item.key), "shape", ()))
         return shape[1] if len(shape) > 1 else None
 
     items = plan(net, input_shape, names, channels)
@@ -99,7 +101,7 @@ def load(
 
 
 def export(
-    net: Layer,
+    net: Network,
     params: Params,
     state: State,
     input_shape: Any = None,
@@ -139,8 +141,8 @@ def export(
     """
     given = array_paths({"params": params, "state": state})
 
-    def channels(place: Place, key: str) -> int | None:
-        shape = np.shape(given.get("/".join(("params", *place.levels, "kernel")), 0.0))
+    def channels(item: Item) -> int | None:
+        shape = np.shape(given.get(item.path, 0.0))
         return shape[-2] if len(shape) > 1 else None
 
     items = plan(net, input_shape, names, channels)
@@ -178,29 +180,28 @@ class Item(NamedTuple):
 
 
 def plan(
-    net: Layer,
+    net: Network,
     input_shape: Any,
     names: Names | None,
-    channels: Callable[[Place, str], int | None],
+    channels: Callable[[Item], int | None],
 ) -> list[Item]:
     """Every array of the network with its key, in the order of execution.
 
-    `channels(place, key)` says how many channels a group of the first convolution takes; it is
-    asked only where `input_shape` is None.
+    `channels(item)` says how many channels a group of the first convolution takes; it is asked
+    only where `input_shape` is None.
     """
-    check_network(net)
     if input_shape is not None:
         return _items(places(net, input_shape), names)[0]
-    conv = _first_conv(net)
+    conv = _first_conv(net.net if isinstance(net, WithAuxiliary) else net)
     if conv is None:
         raise ValueError("input_shape can only be left out where a convolution comes first")
-    space = (SIZE,) * len(conv.kernel)
     try:
-        found, size = _items(places(net, (*space, conv.groups)), names)
-        if found[0].place.layer != conv:
-            raise ValueError(f"{found[0].place.path!r} comes before the first convolution")
-        count = channels(found[0].place, found[0].key) or 1
-        return _items(places(net, (*(size,) * len(space), count * conv.groups)), names)[0]
+        rank = len(conv.kernel)
+        (first, *_), size = _items(places(net, (*(SIZE,) * rank, conv.groups)), names)
+        if first.place.layer != conv:
+            raise ValueError(f"{first.place.path!r} comes before the first convolution")
+        shape = (*(size,) * rank, (channels(first) or 1) * conv.groups)
+        return _items(places(net, shape), names)[0]
     except ValueError as error:
         error.add_note("input_shape was left out; pass it if the network needs another one")
         raise
@@ -208,12 +209,12 @@ def plan(
 
 def _items(found: list[Place], names: Names | None) -> tuple[list[Item], int]:
     """The arrays of these places, and the size of the images of their family."""
+    steps, size = [place.path for place in found], SIZE
+    found = [place for place in found if place.leaves]
     paths = [place.path for place in found]
     if names is None:
-        family = family_of(paths)
-        names, size = rules_of(family, paths), family.size
-    else:
-        size = SIZE
+        names, family = names_of(steps, paths)
+        size = family.size
     modules = module_names(paths, names)
     return [
         Item(".".join(filter(None, (modules[place.path], leaf.suffix))), place, leaf)
@@ -248,7 +249,8 @@ def _times(items: list[Item]) -> dict[str, tuple[int, ...]]:
 # Reading
 
 
-def _read(source: Any) -> dict[str, Any]:
+def _read(source: Any, old: bool) -> dict[str, Any]:
+    """The state_dict; with `old`, keys of old files as torchvision writes them today."""
     if isinstance(source, str | os.PathLike):
         source = _read_file(Path(source))
     if not isinstance(source, Mapping):
@@ -257,7 +259,12 @@ def _read(source: Any) -> dict[str, Any]:
             f"load: expected a state_dict (names to arrays) or the path of a file, got a "
             f"{type(source).__name__}{hint}"
         )
-    return dict(source)
+    if not old:
+        return dict(source)
+    made = {current_key(str(key)): value for key, value in source.items()}
+    if len(made) < len(source):
+        raise ValueError("load: the state_dict has both an old and a new key of the same array")
+    return made
 
 
 def _read_file(path: Path) -> Any:

@@ -39,11 +39,14 @@ from jaxd2l.layers.shapes import (
     check_shape,
     combined_shape,
     inner_path,
+    label_of,
     numbered,
     split_shape,
     where_raised,
 )
+from jaxd2l.models.auxiliary import WithAuxiliary
 
+Network = Layer | WithAuxiliary
 #: Layers with arrays of which PyTorch has the like.
 KNOWN = (BatchNorm, Conv, ConvTranspose, Dense, Embedding, GroupNorm, InstanceNorm, PReLU)
 #: Layers that treat the features of a vector alike, so that their order does not matter.
@@ -91,11 +94,11 @@ class Leaf(NamedTuple):
 
 
 class Place(NamedTuple):
-    """One layer with arrays.
+    """One layer, and the arrays that it has.
 
     Attributes:
       path: where it stands, as `layers.walk` writes it: repetitions one by one, `blocks[4]/conv`.
-      levels: the names on the way to its arrays in the parameter dict.
+      levels: the names on the way to its arrays in the trees.
       units: its number in the stacked arrays of each `Repeat` around it.
       leaves: its arrays.
     """
@@ -107,8 +110,8 @@ class Place(NamedTuple):
     leaves: tuple[Leaf, ...]
 
 
-def places(net: Layer, input_shape: Any) -> list[Place]:
-    """Every layer with arrays, in the order of execution.
+def places(net: Network, input_shape: Any) -> list[Place]:
+    """Every layer in the order of execution, heads after the layer that they stand behind.
 
     Raises:
       ValueError: a layer that PyTorch has not, or one after which the order of flattened features
@@ -117,11 +120,19 @@ def places(net: Layer, input_shape: Any) -> list[Place]:
     Example:
       >>> net = Serial([Flatten(), Dense("head", 10)])
       >>> [(p.path, [(leaf.name, leaf.split) for leaf in p.leaves]) for p in places(net, (4, 4, 8))]
-      [('head', [('kernel', (10, 8, 4, 4)), ('bias', (10,))])]
+      [('flatten', []), ('head', [('kernel', (10, 8, 4, 4)), ('bias', (10,))])]
     """
-    check_network(net)
     found: list[Place] = []
-    _visit(net, (), check_shape(input_shape), None, found)
+    shape, order = check_shape(input_shape), None
+    if not isinstance(net, WithAuxiliary):
+        check_network(net)
+        _visit(net, (), shape, order, found)
+        return found
+    for layer in net.net.layers:
+        shape, order = _visit(layer, (), shape, order, found)
+        for head in net.heads:
+            if head.after == layer.name:
+                _visit(head.layer, (), shape, order, found)
     return found
 
 
@@ -155,11 +166,10 @@ def _visit(
     with where_raised(path, layer, shape):
         out = tuple(layer.output_shape(shape))
         leaves = tuple(_leaves(layer, shape, order))
-    if leaves:
-        where = path_text(path)
-        levels = tuple(name for part in path if (name := part.partition("[")[0]))
-        units = tuple(int(number) for number in re.findall(r"\[(\d+)\]", where))
-        found.append(Place(where, levels, units, layer, leaves))
+    where = path_text(path if layer.name else (*path, label_of(layer)))
+    levels = tuple(name for part in path if (name := part.partition("[")[0]))
+    units = tuple(int(number) for number in re.findall(r"\[(\d+)\]", where))
+    found.append(Place(where, levels, units, layer, leaves))
     return out, _order_after(layer, path, shape, out, order)
 
 
