@@ -10,16 +10,23 @@ import pytest
 
 import jaxd2l
 from jaxd2l import layers, models, records
+from jaxd2l.ops import augment
 
 Case = tuple[str, layers.Layer, tuple[int, ...]]
 
 CASES: list[Case] = [
     ("activation", layers.Activation("gelu"), (5,)),
     ("adaptive_avg_pool", layers.AdaptiveAvgPool((2, 3)), (5, 6, 2)),
+    (
+        "augment",
+        layers.Augment("augment", [augment.RandomFlip(), augment.RandomResizedCrop((4, 5))]),
+        (6, 7, 3),
+    ),
     ("avg_pool", layers.AvgPool(3, stride=2, padding=1, ceil_mode=True), (6, 5, 2)),
     ("batch_norm", layers.BatchNorm("bn"), (4, 3, 2)),
     ("batch_norm_dense", layers.BatchNorm("bn", unbiased=True, scale=False), (5,)),
     ("channel_shuffle", layers.ChannelShuffle(3), (4, 3, 6)),
+    ("color_spaces", layers.ColorSpaces(), (3, 2, 3)),
     ("constant_dense", layers.ConstantDense(4, seed=3), (5,)),
     ("conv", layers.Conv("conv", 4, 3, stride=2, padding="same", groups=2), (7, 6, 2)),
     ("conv_1d", layers.Conv("conv", 4, (3,), dilation=2), (9, 2)),

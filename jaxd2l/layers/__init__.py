@@ -22,6 +22,8 @@ from jaxd2l.layers.core import Layer as Layer
 from jaxd2l.layers.core import Parameter as Parameter
 from jaxd2l.layers.core import fold_path as fold_path
 from jaxd2l.layers.flax import FlaxModule as FlaxModule
+from jaxd2l.layers.images import Augment as Augment
+from jaxd2l.layers.images import ColorSpaces as ColorSpaces
 from jaxd2l.layers.initialize import init as init
 from jaxd2l.layers.linear import RBF as RBF
 from jaxd2l.layers.linear import ConstantDense as ConstantDense
@@ -37,6 +39,8 @@ from jaxd2l.layers.normalization import GroupNorm as GroupNorm
 from jaxd2l.layers.normalization import InstanceNorm as InstanceNorm
 from jaxd2l.layers.normalization import LayerNorm as LayerNorm
 from jaxd2l.layers.normalization import LocalResponseNorm as LocalResponseNorm
+from jaxd2l.layers.outputs import layer_paths as layer_paths
+from jaxd2l.layers.outputs import outputs_at as outputs_at
 from jaxd2l.layers.pool import AdaptiveAvgPool as AdaptiveAvgPool
 from jaxd2l.layers.pool import AvgPool as AvgPool
 from jaxd2l.layers.pool import GlobalAvgPool as GlobalAvgPool

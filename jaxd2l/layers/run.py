@@ -66,6 +66,21 @@ def apply(
       >>> y.shape
       (5, 2)
     """
+    y, new_state = run(net, params, state, x, key, train, examples, mask)
+    return y, (new_state if train else state)
+
+
+def run(
+    net: Layer,
+    params: Params,
+    state: State,
+    x: Array,
+    key: Array | None = None,
+    train: bool = False,
+    examples: Array | None = None,
+    mask: Array | None = None,
+) -> tuple[Any, State]:
+    """`apply`, with the state that the layers leave behind whether it is a training pass or not."""
     check_network(net)
     if not isinstance(train, bool):
         raise TypeError(f"apply: train must be True or False (a static value), got {train!r}")
@@ -84,8 +99,7 @@ def apply(
                 f"got {jnp.shape(value)}"
             )
     context = Context(train, key, examples, mask, params)
-    y, new_state = _apply(net, params, state, jnp.asarray(x), context)
-    return y, (new_state if train else state)
+    return _apply(net, params, state, jnp.asarray(x), context)
 
 
 def _apply(
