@@ -129,9 +129,13 @@ def fold_path(key: Array, path: tuple[Any, ...]) -> Array:
       True
     """
     for part in path:
-        data = np.uint32(zlib.crc32(part.encode())) if isinstance(part, str) else part
-        key = jax.random.fold_in(key, data)
+        key = jax.random.fold_in(key, name_number(part) if isinstance(part, str) else part)
     return key
+
+
+def name_number(name: str) -> np.uint32:
+    """The number that stands for a name in a key: its crc32."""
+    return np.uint32(zlib.crc32(name.encode()))
 
 
 def per_position(input_shape: Shape) -> tuple[Window, ...] | None:

@@ -8,12 +8,13 @@ Biases may be zero.
 
 import math
 import numbers
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxd2l.ops.sampling import chunks_of, standard_chunks
 from jaxd2l.records import record
 
 Array = jax.Array
@@ -69,12 +70,39 @@ class Constant:
     def __call__(
         self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
     ) -> Array:
-        _check_dtype(self, dtype)
+        check_dtype(self, dtype)
         return jnp.full(shape, self.value, dtype)
 
 
+class Sampled:
+    """Base of the initialisers that stretch standard samples: shift + width * sample."""
+
+    #: What is stretched: "normal" or "uniform" (on [0, 1)).
+    sample: ClassVar[str]
+
+    def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
+        """(shift, width) for an array of that shape."""
+        raise NotImplementedError
+
+    def from_chunks(
+        self, chunks: Array, shape: tuple[int, ...], dtype: Any, fan: Fan | None
+    ) -> Array:
+        """The array made of the beginning of its standard samples (count, CHUNK)."""
+        shift, width = self.stretch(shape, fan)
+        samples = chunks.reshape(chunks.size)[: math.prod(shape)]
+        return (width * samples + shift).reshape(shape).astype(dtype)
+
+    def __call__(
+        self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
+    ) -> Array:
+        check_dtype(self, dtype)
+        count = chunks_of(math.prod(shape))
+        chunks = standard_chunks(self.sample, key[None], (count,), sample_dtype(dtype))
+        return self.from_chunks(chunks, shape, dtype, fan)
+
+
 @record
-class Normal:
+class Normal(Sampled):
     """Normal with mean 0. The default 0.01 suits shallow networks.
 
     Source: D2L 3.4.1, 6.3.
@@ -84,20 +112,22 @@ class Normal:
       (2, 3)
     """
 
+    sample: ClassVar[str] = "normal"
+
     std: float = 0.01
 
     def __post_init__(self) -> None:
         _finite(self, "std", minimum=0.0)
 
-    def __call__(
-        self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
-    ) -> Array:
-        return _normal(self, key, shape, dtype, self.std)
+    def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
+        return 0.0, self.std
 
 
 @record
-class Uniform:
+class Uniform(Sampled):
     """Uniform on [low, high)."""
+
+    sample: ClassVar[str] = "uniform"
 
     low: float
     high: float
@@ -108,80 +138,77 @@ class Uniform:
         if not self.low < self.high:
             raise ValueError(f"Uniform: low must be below high, got {self.low} and {self.high}")
 
-    def __call__(
-        self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
-    ) -> Array:
-        return _uniform(self, key, shape, dtype, self.low, self.high)
+    def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
+        return self.low, self.high - self.low
 
 
 @record
-class XavierUniform:
+class XavierUniform(Sampled):
     """Uniform on +-gain sqrt(6 / (fan_in + fan_out)): variance 2 gain^2 / (fan_in + fan_out).
 
     Source: Glorot and Bengio 2010; D2L 5.4.2; torch.nn.init.xavier_uniform_.
     """
+
+    sample: ClassVar[str] = "uniform"
 
     gain: float = 1.0
 
     def __post_init__(self) -> None:
         _finite(self, "gain", minimum=0.0)
 
-    def __call__(
-        self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
-    ) -> Array:
+    def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
         bound = self.gain * math.sqrt(6.0 / sum(_fan(self, shape, fan)))
-        return _uniform(self, key, shape, dtype, -bound, bound)
+        return -bound, 2 * bound
 
 
 @record
-class XavierNormal:
+class XavierNormal(Sampled):
     """Normal with variance 2 gain^2 / (fan_in + fan_out).
 
     Source: Glorot and Bengio 2010; D2L 5.4.2; torch.nn.init.xavier_normal_. Flax truncates the
     normal at two deviations; here it is whole.
     """
 
+    sample: ClassVar[str] = "normal"
+
     gain: float = 1.0
 
     def __post_init__(self) -> None:
         _finite(self, "gain", minimum=0.0)
 
-    def __call__(
-        self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
-    ) -> Array:
-        std = self.gain * math.sqrt(2.0 / sum(_fan(self, shape, fan)))
-        return _normal(self, key, shape, dtype, std)
+    def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
+        return 0.0, self.gain * math.sqrt(2.0 / sum(_fan(self, shape, fan)))
 
 
 @record
-class HeNormal:
+class HeNormal(Sampled):
     """Normal with variance 2 / fan_in: keeps the size of activations through ReLU layers.
 
     Source: He et al. 2015; torch.nn.init.kaiming_normal_. Flax truncates the normal.
     """
 
-    def __call__(
-        self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
-    ) -> Array:
-        return _normal(self, key, shape, dtype, math.sqrt(2.0 / _fan(self, shape, fan)[0]))
+    sample: ClassVar[str] = "normal"
+
+    def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
+        return 0.0, math.sqrt(2.0 / _fan(self, shape, fan)[0])
 
 
 @record
-class HeUniform:
+class HeUniform(Sampled):
     """Uniform on +-sqrt(6 / fan_in): variance 2 / fan_in.
 
     Source: He et al. 2015; torch.nn.init.kaiming_uniform_ with its default a = 0.
     """
 
-    def __call__(
-        self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
-    ) -> Array:
+    sample: ClassVar[str] = "uniform"
+
+    def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
         bound = math.sqrt(6.0 / _fan(self, shape, fan)[0])
-        return _uniform(self, key, shape, dtype, -bound, bound)
+        return -bound, 2 * bound
 
 
 @record
-class LecunNormal:
+class LecunNormal(Sampled):
     """Normal with standard deviation 1 / sqrt(fan_in): a unit's output keeps the input's variance.
 
     n is the fan-in, not the number of units: a layer 784 -> 256 takes 1/28, the next one
@@ -194,25 +221,25 @@ class LecunNormal:
       0.036
     """
 
-    def __call__(
-        self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
-    ) -> Array:
-        return _normal(self, key, shape, dtype, math.sqrt(1.0 / _fan(self, shape, fan)[0]))
+    sample: ClassVar[str] = "normal"
+
+    def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
+        return 0.0, math.sqrt(1.0 / _fan(self, shape, fan)[0])
 
 
 @record
-class FanInUniform:
+class FanInUniform(Sampled):
     """Uniform on +-1 / sqrt(fan_in): variance 1 / (3 fan_in).
 
     PyTorch's default for Linear and Conv. The bias comes from the same interval there: give it the
     kernel's fan.
     """
 
-    def __call__(
-        self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
-    ) -> Array:
+    sample: ClassVar[str] = "uniform"
+
+    def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
         bound = math.sqrt(1.0 / _fan(self, shape, fan)[0])
-        return _uniform(self, key, shape, dtype, -bound, bound)
+        return -bound, 2 * bound
 
 
 @record
@@ -237,10 +264,12 @@ class Orthogonal:
     def __call__(
         self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
     ) -> Array:
-        _check_dtype(self, dtype)
+        check_dtype(self, dtype)
         if len(shape) < 2:
             raise ValueError(f"Orthogonal: shape must be (..., in, out), got {tuple(shape)}")
-        return jax.nn.initializers.orthogonal(self.gain)(key, shape, _wide(dtype)).astype(dtype)
+        return jax.nn.initializers.orthogonal(self.gain)(key, shape, sample_dtype(dtype)).astype(
+            dtype
+        )
 
 
 @record
@@ -273,7 +302,7 @@ class Table:
     def __call__(
         self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
     ) -> Array:
-        _check_dtype(self, dtype)
+        check_dtype(self, dtype)
         array = np.asarray(self.values, dtype=np.float64)
         if array.shape != tuple(shape):
             raise ValueError(
@@ -367,31 +396,13 @@ def _fan(owner: Any, shape: tuple[int, ...], fan: Fan | None) -> Fan:
     return fan
 
 
-def _check_dtype(owner: Any, dtype: Any) -> None:
+def check_dtype(owner: Any, dtype: Any) -> None:
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
             f"{type(owner).__name__}: dtype must be floating point, got {jnp.dtype(dtype)}"
         )
 
 
-def _wide(dtype: Any) -> Any:
+def sample_dtype(dtype: Any) -> Any:
     """At least float32: a half-precision sample is the rounded float32 sample."""
     return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
-
-
-# Samples are drawn flat: the values are those of a draw in `shape`, but XLA compiles one axis more
-# than three times as fast as four (LeNet's five kernels: 0.7 s of CPU instead of 2.5 s).
-
-
-def _normal(owner: Any, key: Array, shape: tuple[int, ...], dtype: Any, std: float) -> Array:
-    _check_dtype(owner, dtype)
-    flat = std * jax.random.normal(key, (math.prod(shape),), _wide(dtype))
-    return flat.reshape(shape).astype(dtype)
-
-
-def _uniform(
-    owner: Any, key: Array, shape: tuple[int, ...], dtype: Any, low: float, high: float
-) -> Array:
-    _check_dtype(owner, dtype)
-    flat = jax.random.uniform(key, (math.prod(shape),), _wide(dtype), low, high)
-    return flat.reshape(shape).astype(dtype)
