@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 CONFIDENCE = 0.95
 
@@ -27,7 +28,7 @@ class Interval(NamedTuple):
         return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
 
-def interval(values: Sequence[float] | np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+def interval(values: ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Student's interval of the mean: m -+ t_{n-1} s / sqrt(n). Differences of two treatments go
     in seed by seed, and ratios as logarithms.
 
@@ -64,28 +65,28 @@ def holds(gain: Interval) -> str:
 
 
 def verdict(gains: Sequence[Interval]) -> str:
-    """One word for a claim with several parts: "true" if all of them hold, "false" if none does
-    and one is contradicted, "depends" if some hold and some do not, "open" if these seeds decide
-    nothing.
+    """One word for a claim with several parts: "true" if all of them hold, "depends" if one holds
+    and one is contradicted, "false" if none holds and one is contradicted, else "open": these
+    seeds do not decide a part on which it hangs.
 
     Example:
       >>> yes, open, no = (Interval(m, m - 1, m + 1) for m in (2, 0, -2))
       >>> [verdict(g) for g in ([yes, yes], [yes, open], [yes, no], [open, no], [open])]
-      ['true', 'depends', 'depends', 'false', 'open']
+      ['true', 'open', 'depends', 'false', 'open']
     """
     found = {holds(gain) for gain in gains}
     if found == {"yes"}:
         return "true"
-    if "yes" in found:
-        return "depends"
-    return "false" if "no" in found else "open"
+    if "no" not in found:
+        return "open"
+    return "depends" if "yes" in found else "false"
 
 
 def print_claim(
     number: str,
     claim: str,
-    figures: Mapping[str, Sequence[float] | np.ndarray],
-    gains: Mapping[str, Sequence[float] | np.ndarray],
+    figures: Mapping[str, ArrayLike],
+    gains: Mapping[str, ArrayLike],
 ) -> str:
     """Print a claim, what was measured, whether each part of it holds, and the verdict.
 
@@ -108,7 +109,7 @@ def print_claim(
     """
     if not gains:
         raise ValueError(f"print_claim: {number} has no part that could hold or not")
-    seeds = {len(values) for part in (figures, gains) for values in part.values()}
+    seeds = {np.size(values) for part in (figures, gains) for values in part.values()}
     if len(seeds) != 1:
         raise ValueError(f"print_claim: {number} has figures of {sorted(seeds)} seeds")
     width = max(len(name) for part in (figures, gains) for name in part) + 3

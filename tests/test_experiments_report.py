@@ -50,6 +50,7 @@ def test_the_verdict_follows_from_the_figures(report, capsys):
     assert word(a=[-1.0, -1.1], b=[2.0, 2.1]) == "depends"
     assert word(a=[-1.0, -1.1], b=[2.0, -2.1]) == "false"
     assert word(a=[0.0, 0.0]) == "false"  # always exactly nothing: no gain
+    assert word(a=[-1.0, 1.1], b=[2.0, 2.1]) == "open"
     assert word(a=[-1.0, 1.1]) == "open"
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "C0  A claim."
