@@ -1,5 +1,7 @@
 """The published networks: sizes, options, starting values, and what they refuse."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,9 +103,20 @@ def test_polynomial_regression_computes_the_polynomial_of_the_book():
 def test_every_name_builds_and_describes_itself(name):
     net = models.build(name)
     assert net == models.build(name, **models.options(name))
-    assert net == getattr(models, name)()
-    assert models.description(name).endswith((".", "classes."))
+    assert net == operator.attrgetter(name)(models)()
+    assert models.description(name).endswith(".")
     assert "\n" not in models.description(name)
+
+
+def test_the_norm_stands_before_the_activation_or_after_it():
+    def kinds(**options):
+        net = models.lenet(batch_norm=True, **options)
+        return [type(s.layer).__name__ for s in layers.walk(net, (28, 28, 1))][:3]
+
+    assert kinds() == ["Conv", "BatchNorm", "Activation"]
+    assert kinds(norm_position="after") == ["Conv", "Activation", "BatchNorm"]
+    table = jaxd2l.summarize(models.lenet(batch_norm=True, norm_position="after"), (28, 28, 1))
+    assert table.parameters == 61_706 + 2 * (6 + 16 + 120 + 84)  # the biases stay
 
 
 def test_names_are_sorted_and_options_have_their_defaults():
@@ -113,18 +126,24 @@ def test_names_are_sorted_and_options_have_their_defaults():
         "activation": "relu",
         "pooling": "max",
         "batch_norm": False,
+        "norm_position": "before",
     }
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: models.build("resnet"), ValueError, "no network 'resnet'; the names are lenet, "),
+        (
+            lambda: models.build("resnet"),
+            ValueError,
+            "no network 'resnet'; the names are alexnet, ",
+        ),
         (lambda: models.options("x"), ValueError, "there is no network 'x'"),
         (lambda: models.description("x"), ValueError, "there is no network 'x'"),
         (lambda: models.build("mlp", width=3), ValueError, "'mlp' has no option 'width'; it has "),
         (lambda: models.lenet(pooling="min"), ValueError, "pooling must be one of .*'min'"),
         (lambda: models.lenet(activation="rleu"), ValueError, "unknown kind 'rleu'"),
+        (lambda: models.lenet(norm_position="x"), ValueError, "norm_position must be one of .*'x'"),
         (lambda: models.lenet(num_classes=0), ValueError, "features must be at least 1"),
         (lambda: models.lenet(batch_norm="yes"), TypeError, "batch_norm must be True or False"),
         (lambda: models.mlp((0,)), ValueError, "features must be at least 1"),

@@ -1,33 +1,115 @@
-"""The published networks: functions that return a network."""
+"""Networks by name: the published ones here, the book's in `d2l`, their parts in `blocks`.
+
+The published ones equal torchvision's where it has them. Each function returns a network; the
+number of input channels is that of the input at `init`.
+"""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 from jaxd2l.layers import Layer
+from jaxd2l.models import auxiliary as auxiliary
+from jaxd2l.models import blocks as blocks
+from jaxd2l.models import d2l as d2l
+from jaxd2l.models.alexnet import alexnet as alexnet
+from jaxd2l.models.densenet import densenet121 as densenet121
+from jaxd2l.models.densenet import densenet161 as densenet161
+from jaxd2l.models.densenet import densenet169 as densenet169
+from jaxd2l.models.densenet import densenet201 as densenet201
+from jaxd2l.models.erfnet import erfnet as erfnet
+from jaxd2l.models.googlenet import googlenet as googlenet
+from jaxd2l.models.googlenet import googlenet_auxiliary as googlenet_auxiliary
+from jaxd2l.models.highway import highway as highway
+from jaxd2l.models.highway import highway_cnn as highway_cnn
+from jaxd2l.models.igc import igc as igc
+from jaxd2l.models.inception import inception_v3 as inception_v3
+from jaxd2l.models.inception import inception_v3_auxiliary as inception_v3_auxiliary
 from jaxd2l.models.lenet import lenet as lenet
 from jaxd2l.models.mlp import mlp as mlp
+from jaxd2l.models.mobilenet import mobilenet_v1 as mobilenet_v1
+from jaxd2l.models.mobilenet import mobilenet_v2 as mobilenet_v2
+from jaxd2l.models.nin import nin as nin
 from jaxd2l.models.regression import linear_regression as linear_regression
 from jaxd2l.models.regression import logistic_regression as logistic_regression
 from jaxd2l.models.regression import polynomial_regression as polynomial_regression
 from jaxd2l.models.regression import softmax_regression as softmax_regression
+from jaxd2l.models.resnet import resnet18 as resnet18
+from jaxd2l.models.resnet import resnet34 as resnet34
+from jaxd2l.models.resnet import resnet50 as resnet50
+from jaxd2l.models.resnet import resnet101 as resnet101
+from jaxd2l.models.resnet import resnet152 as resnet152
+from jaxd2l.models.resnet import resnet_v2 as resnet_v2
+from jaxd2l.models.resnet import resnext50_32x4d as resnext50_32x4d
+from jaxd2l.models.resnet import wide_resnet50_2 as wide_resnet50_2
+from jaxd2l.models.shufflenet import shufflenet_v1 as shufflenet_v1
+from jaxd2l.models.shufflenet import shufflenet_v2 as shufflenet_v2
+from jaxd2l.models.squeezenet import squeezenet1_0 as squeezenet1_0
+from jaxd2l.models.squeezenet import squeezenet1_1 as squeezenet1_1
+from jaxd2l.models.vgg import vgg11 as vgg11
+from jaxd2l.models.vgg import vgg13 as vgg13
+from jaxd2l.models.vgg import vgg16 as vgg16
+from jaxd2l.models.vgg import vgg19 as vgg19
+from jaxd2l.models.xception import xception as xception
+from jaxd2l.models.zf5 import zf5 as zf5
 
-_MODELS: dict[str, Callable[..., Layer]] = {
-    "lenet": lenet,
-    "linear_regression": linear_regression,
-    "logistic_regression": logistic_regression,
-    "mlp": mlp,
-    "polynomial_regression": polynomial_regression,
-    "softmax_regression": softmax_regression,
-}
+_PUBLISHED: tuple[Callable[..., Layer], ...] = (
+    alexnet,
+    densenet121,
+    densenet161,
+    densenet169,
+    densenet201,
+    erfnet,
+    googlenet,
+    highway,
+    highway_cnn,
+    igc,
+    inception_v3,
+    lenet,
+    linear_regression,
+    logistic_regression,
+    mlp,
+    mobilenet_v1,
+    mobilenet_v2,
+    nin,
+    polynomial_regression,
+    resnet101,
+    resnet152,
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet_v2,
+    resnext50_32x4d,
+    shufflenet_v1,
+    shufflenet_v2,
+    softmax_regression,
+    squeezenet1_0,
+    squeezenet1_1,
+    vgg11,
+    vgg13,
+    vgg16,
+    vgg19,
+    wide_resnet50_2,
+    xception,
+    zf5,
+)
+_BOOK: tuple[Callable[..., Layer], ...] = (
+    d2l.alexnet,
+    d2l.densenet,
+    d2l.googlenet,
+    d2l.nin,
+    d2l.resnet18,
+    d2l.vgg,
+)
+_MODELS = {f.__name__: f for f in _PUBLISHED} | {f"d2l.{f.__name__}": f for f in _BOOK}
 
 
 def names() -> tuple[str, ...]:
     """The names that `build` knows, sorted.
 
     Example:
-      >>> "lenet" in names()
-      True
+      >>> "resnet18" in names(), "d2l.resnet18" in names()
+      (True, True)
     """
     return tuple(sorted(_MODELS))
 

@@ -6,7 +6,6 @@ what was trained with heads runs without them.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -81,24 +80,6 @@ class WithAuxiliary:
             names.append(head.layer.name)
 
 
-@partial(jax.jit, static_argnums=(0, 2, 3))
-def _init(config: WithAuxiliary, key: Array, shape: tuple[int, ...], dtype: Any) -> Any:
-    params: dict[str, Any] = {}
-    state: dict[str, Any] = {}
-
-    def draw(layer: Layer, shape: tuple[int, ...]) -> tuple[int, ...]:
-        own, statistics = layers.init(layer, key, shape, dtype=dtype)
-        params.update(own)
-        state.update(statistics)
-        return layers.output_shape(layer, shape)
-
-    for layer, heads in _steps(config):
-        shape = draw(layer, shape)
-        for head in heads:
-            draw(head, shape)
-    return params, state
-
-
 def init(
     config: WithAuxiliary, key: Array, input_shape: Any, *, dtype: Any = jnp.float32
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -108,12 +89,20 @@ def init(
 
     Example:
       >>> from jaxd2l import models
-      >>> params, state = jax.eval_shape(lambda k: init(models.googlenet.googlenet_auxiliary(),
+      >>> params, state = jax.eval_shape(lambda k: init(models.googlenet_auxiliary(),
       ...                                               k, (224, 224, 3)), jax.random.key(0))
       >>> sum(leaf.size for leaf in jax.tree.leaves(params))
       13004888
     """
-    return _init(config, key, tuple(input_shape), jnp.dtype(dtype))
+    shape = tuple(input_shape)
+    params, state = layers.init(config.net, key, shape, dtype=dtype)
+    for layer, heads in _steps(config):
+        shape = layers.output_shape(layer, shape)
+        for head in heads:
+            own, statistics = layers.init(head, key, shape, dtype=dtype)
+            params |= own
+            state |= statistics
+    return params, state
 
 
 def apply(

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from jaxd2l.layers import Dense, GlobalAvgPool, Layer, MaxPool, Repeat, Serial
-from jaxd2l.models.blocks.basic import RELU, conv, norm
+from jaxd2l.layers import Dense, GlobalAvgPool, Layer, MaxPool, Serial
+from jaxd2l.models.blocks.basic import RELU, conv, norm, repeated
 from jaxd2l.models.blocks.residual import (
     bottleneck_block,
     preactivation_block,
@@ -11,18 +11,11 @@ from jaxd2l.models.blocks.residual import (
     residual_block,
 )
 
-#: Identical units in a row from which on they are one `Repeat`, compiled once.
-MANY = 8
-
 
 def _stage(number: int, units: int, unit: Callable[[str, bool], Layer]) -> Layer:
-    """`unit1`, which changes the shape, and its like: `unit2`, ...; one `units` if many."""
-    layers = [unit("unit1", True)]
-    if units - 1 >= MANY:
-        layers.append(Repeat(unit("units", False), units - 1))
-    else:
-        layers += [unit(f"unit{i}", False) for i in range(2, units + 1)]
-    return Serial(layers, name=f"stage{number}")
+    """`unit1`, which may change the shape, and its like."""
+    like = repeated(lambda name: unit(name, False), units - 1, first=2)
+    return Serial([unit("unit1", True), *like], name=f"stage{number}")
 
 
 def resnet(
@@ -45,9 +38,7 @@ def resnet(
 
     Weighted layers on the main path: 2 + 2 * sum(units), with bottlenecks 2 + 3 * sum(units).
 
-    Stages of nine and more units store all but the first as one stacked `units`: on two CPU cores
-    ResNet-152 then compiles three times as fast (train step 5 s for 15) and runs 1.6 to 2.5 times
-    as fast.
+    Stages of nine and more units store all but the first as one stacked `units` (`repeated`).
 
     Source: He et al. 2015; D2L 8.6. As torchvision has it: stride in the 3x3 of a bottleneck, no
     biases beside the norms.

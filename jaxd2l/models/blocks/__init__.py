@@ -4,11 +4,15 @@ from jaxd2l.models.blocks.basic import RELU as RELU
 from jaxd2l.models.blocks.basic import conv as conv
 from jaxd2l.models.blocks.basic import conv_norm as conv_norm
 from jaxd2l.models.blocks.basic import norm as norm
+from jaxd2l.models.blocks.basic import repeated as repeated
 from jaxd2l.models.blocks.dense import dense_block as dense_block
 from jaxd2l.models.blocks.dense import dense_layer as dense_layer
 from jaxd2l.models.blocks.dense import dense_stages as dense_stages
 from jaxd2l.models.blocks.dense import plain_dense_layer as plain_dense_layer
 from jaxd2l.models.blocks.dense import transition as transition
+from jaxd2l.models.blocks.factorised import factorised_residual as factorised_residual
+from jaxd2l.models.blocks.factorised import interleaved_block as interleaved_block
+from jaxd2l.models.blocks.gated import highway_block as highway_block
 from jaxd2l.models.blocks.inception import conv_norm_relu as conv_norm_relu
 from jaxd2l.models.blocks.inception import inception_a as inception_a
 from jaxd2l.models.blocks.inception import inception_b as inception_b

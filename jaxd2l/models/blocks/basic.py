@@ -1,12 +1,18 @@
-"""What the blocks share: a convolution without bias, a batch norm, and the two with an activation."""
+"""What the blocks share: a convolution, a norm, both with an activation, and repetition."""
 
+from collections.abc import Callable
 from typing import Any
 
-from jaxd2l.layers import Activation, BatchNorm, Conv, Layer, Serial
+from jaxd2l.layers import Activation, BatchNorm, Conv, Layer, Repeat, Serial
 from jaxd2l.ops.initializers import HeNormal
 
 RELU = Activation("relu")
 HE = HeNormal()
+
+#: So many identical blocks in a row are one `Repeat`: compiled once, parameters stacked. Measured
+#: on ResNet-152 with two CPU cores, train step of 8 images of 64x64 and of 128x128: compiled in 5 s
+#: for 14, run in 0.64 s for 1.05 and in 1.1 s for 2.8. ResNet-50 gains nothing (2 to 5 in a row).
+MANY = 8
 
 
 def conv(
@@ -72,3 +78,19 @@ def conv_norm(
         norm("bn", eps),
     ]
     return Serial(parts if activation is None else [*parts, activation], name=name)
+
+
+def repeated(unit: Callable[[str], Layer], count: int, first: int = 1) -> list[Layer]:
+    """`count` identical blocks in a row: `unit1`, `unit2`, ... (from `first` on), each with its own
+    path; from 8 on one `Repeat` named `units`, with the parameters stacked.
+
+    Example:
+      >>> from jaxd2l.layers import Dense
+      >>> repeated(lambda name: Dense(name, 4), 2)
+      [Dense(name='unit1', features=4), Dense(name='unit2', features=4)]
+      >>> repeated(lambda name: Dense(name, 4), 8)
+      [Repeat(layer=Dense(name='units', features=4), times=8)]
+    """
+    if count >= MANY:
+        return [Repeat(unit("units"), count)]
+    return [unit(f"unit{i}") for i in range(first, first + count)]
