@@ -48,10 +48,21 @@ x.astype(jnp.float32) / 255
         raise ValueError(f"{what} must have {wanted} channels on its last axis, got shape {shape}")
 
 
+def _wide(x: Array) -> Array:
+    """At least float32: six sectors of a hue need more digits than bfloat16 has."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.float32) if x.dtype.itemsize < 4 else x
+
+
 def _parts(x: Array, what: str) -> tuple[Array, Array, Array]:
     check_image(x, (3,), what)
-    x = jnp.asarray(x)
+    x = _wide(x)
     return x[..., 0], x[..., 1], x[..., 2]
+
+
+def _stack(x: Array, *parts: Array) -> Array:
+    """The channels of a new color space, in the dtype of x."""
+    return jnp.stack(parts, axis=-1).astype(jnp.result_type(x))
 
 
 def _luma(r: Array, g: Array, b: Array) -> Array:
@@ -73,7 +84,7 @@ def rgb_to_gray(x: Array) -> Array:
       >>> print(rgb_to_gray(jnp.array([1.0, 0.5, 0.0])))
       [0.5925]
     """
-    return _luma(*_parts(x, "rgb_to_gray: x"))[..., None]
+    return _stack(x, _luma(*_parts(x, "rgb_to_gray: x")))
 
 
 def gray_to_binary(x: Array, threshold: float = 0.5) -> Array:
@@ -111,7 +122,7 @@ def rgb_to_yuv(x: Array) -> Array:
     y = _luma(r, g, b)
     u = (b - y) * (U_MAX / (1 - LUMA[2]))
     v = (r - y) * (V_MAX / (1 - LUMA[0]))
-    return jnp.stack([y, u, v], axis=-1)
+    return _stack(x, y, u, v)
 
 
 def yuv_to_rgb(x: Array) -> Array:
@@ -129,7 +140,7 @@ def yuv_to_rgb(x: Array) -> Array:
     b = y + u * ((1 - LUMA[2]) / U_MAX)
     r = y + v * ((1 - LUMA[0]) / V_MAX)
     g = (y - LUMA[0] * r - LUMA[2] * b) / LUMA[1]
-    return jnp.stack([r, g, b], axis=-1)
+    return _stack(x, r, g, b)
 
 
 def _divide(a: Array, b: Array) -> Array:
@@ -161,9 +172,9 @@ def rgb_to_hsv(x: Array) -> Array:
       [0.5, 0.5, 0.5]
     """
     r, g, b = _parts(x, "rgb_to_hsv: x")
-    top, low = jnp.max(x, axis=-1), jnp.min(x, axis=-1)
+    top, low = jnp.maximum(jnp.maximum(r, g), b), jnp.minimum(jnp.minimum(r, g), b)
     d = top - low
-    return jnp.stack([_hue(r, g, b, top, d), _divide(d, top), top], axis=-1)
+    return _stack(x, _hue(r, g, b, top, d), _divide(d, top), top)
 
 
 def hsv_to_rgb(x: Array) -> Array:
@@ -184,7 +195,7 @@ def hsv_to_rgb(x: Array) -> Array:
         k = jnp.mod(n + 6 * h, 6)
         return v - v * s * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
-    return jnp.stack([channel(5), channel(3), channel(1)], axis=-1)
+    return _stack(x, channel(5), channel(3), channel(1))
 
 
 def rgb_to_hsl(x: Array) -> Array:
@@ -200,10 +211,10 @@ def rgb_to_hsl(x: Array) -> Array:
       [0.5, 1.0, 0.25]
     """
     r, g, b = _parts(x, "rgb_to_hsl: x")
-    top, low = jnp.max(x, axis=-1), jnp.min(x, axis=-1)
+    top, low = jnp.maximum(jnp.maximum(r, g), b), jnp.minimum(jnp.minimum(r, g), b)
     d, total = top - low, top + low
     saturation = _divide(d, jnp.where(total > 1, 2 - top - low, total))
-    return jnp.stack([_hue(r, g, b, top, d), saturation, total / 2], axis=-1)
+    return _stack(x, _hue(r, g, b, top, d), saturation, total / 2)
 
 
 def hsl_to_rgb(x: Array) -> Array:
@@ -225,7 +236,7 @@ def hsl_to_rgb(x: Array) -> Array:
         k = jnp.mod(n + 12 * h, 12)
         return light - half * jnp.clip(jnp.minimum(k - 3, 9 - k), -1, 1)
 
-    return jnp.stack([channel(0), channel(8), channel(4)], axis=-1)
+    return _stack(x, channel(0), channel(8), channel(4))
 
 
 def _same(x: Array) -> Array:
@@ -395,8 +406,10 @@ def adjust_hue(x: Array, turn: float | Array) -> Array:
       [0.0, 1.0, 0.0]
     """
     x = _adjustable(x, "adjust_hue")
-    turn = _number(turn, "adjust_hue: turn", -0.5, 0.5, x.dtype)
+    wide = _wide(x)
+    turn = _number(turn, "adjust_hue: turn", -0.5, 0.5, wide.dtype)
     if x.shape[-1] == 1:
         return x
-    hsv = rgb_to_hsv(x)
-    return hsv_to_rgb(jnp.concatenate([hsv[..., :1] + turn, hsv[..., 1:]], axis=-1))
+    hsv = rgb_to_hsv(wide)
+    hsv = jnp.concatenate([hsv[..., :1] + turn, hsv[..., 1:]], axis=-1)
+    return hsv_to_rgb(hsv).astype(x.dtype)
