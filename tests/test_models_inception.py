@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxd2l import apply, data, init, layers, output_shape, records, summarize, train
+from jaxd2l import apply, data, init, layers, models, output_shape, records, summarize, train
 from jaxd2l.geometry import bottleneck_ratio, factorised_ratio
 from jaxd2l.layers import AvgPool, BatchNorm, Conv, Dense, Dropout, MaxPool, Serial, walk
-from jaxd2l.models import auxiliary, blocks, d2l, googlenet, inception
+from jaxd2l.models import auxiliary, blocks, d2l
 from jaxd2l.models.auxiliary import AuxiliaryHead, WithAuxiliary
+from jaxd2l.models.googlenet import STAGES
 from jaxd2l.ops import metrics
 from jaxd2l.ops.losses import softmax_cross_entropy
 
@@ -52,8 +53,8 @@ def count(tree):
 @pytest.mark.parametrize(
     ("net", "shape", "parameters"),
     [
-        (googlenet.googlenet(), IMAGENET, 6_624_904),
-        (inception.inception_v3(), BIG, 23_834_568),
+        (models.googlenet(), IMAGENET, 6_624_904),
+        (models.inception_v3(), BIG, 23_834_568),
         (d2l.googlenet(), BOOK, 5_977_530),
     ],
 )
@@ -74,8 +75,8 @@ def test_parameters(net, shape, parameters):
 @pytest.mark.parametrize(
     ("config", "shape", "parameters"),
     [
-        (googlenet.googlenet_auxiliary(), IMAGENET, 13_004_888),
-        (inception.inception_v3_auxiliary(), BIG, 27_161_264),
+        (models.googlenet_auxiliary(), IMAGENET, 13_004_888),
+        (models.inception_v3_auxiliary(), BIG, 27_161_264),
     ],
 )
 def test_parameters_with_heads(config, shape, parameters):
@@ -96,7 +97,7 @@ def test_the_shapes_that_the_book_prints():
 
 
 def test_the_shapes_of_the_published_networks():
-    assert sizes(googlenet.googlenet(), IMAGENET) == [
+    assert sizes(models.googlenet(), IMAGENET) == [
         (112, 112, 64),
         (56, 56, 64),
         (56, 56, 192),
@@ -112,7 +113,7 @@ def test_the_shapes_of_the_published_networks():
         (1024,),
         (1000,),
     ]
-    assert sizes(inception.inception_v3(), BIG) == [
+    assert sizes(models.inception_v3(), BIG) == [
         (149, 149, 32),
         (147, 147, 32),
         (147, 147, 64),
@@ -131,22 +132,22 @@ def test_the_shapes_of_the_published_networks():
 
 
 def test_names_are_those_of_torchvision():
-    names = [layer.name for layer in googlenet.googlenet().layers if layer.name]
+    names = [layer.name for layer in models.googlenet().layers if layer.name]
     assert names[3:12] == [
         f"inception{i}{s}" for i, n in ((3, 2), (4, 5), (5, 2)) for s in "abcde"[:n]
     ]
-    names = [layer.name for layer in inception.inception_v3().layers if layer.name]
+    names = [layer.name for layer in models.inception_v3().layers if layer.name]
     assert names[5:16] == [
         f"mixed_{i}{s}" for i, part in ((5, "bcd"), (6, "abcde"), (7, "abc")) for s in part
     ]
-    paths = {row.path for row in summarize(inception.inception_v3(), BIG).rows}
+    paths = {row.path for row in summarize(models.inception_v3(), BIG).rows}
     assert {"mixed_5b/branch1x1/conv", "mixed_7c/branch3x3dbl_3b/bn", "output"} <= paths
 
 
 def test_norms_and_dropout_are_those_of_torchvision():
     for net, shape, rate in (
-        (googlenet.googlenet(), IMAGENET, 0.2),
-        (inception.inception_v3(), BIG, 0.5),
+        (models.googlenet(), IMAGENET, 0.2),
+        (models.inception_v3(), BIG, 0.5),
     ):
         norms = [s.layer for s in walk(net, shape) if isinstance(s.layer, BatchNorm)]
         convs = [s.layer for s in walk(net, shape) if isinstance(s.layer, Conv)]
@@ -155,11 +156,11 @@ def test_norms_and_dropout_are_those_of_torchvision():
         assert not any(conv.bias for conv in convs)
         rates = [s.layer.rate for s in walk(net, shape) if isinstance(s.layer, Dropout)]
         assert rates == [rate]
-    pools = [s.layer for s in walk(googlenet.googlenet(), IMAGENET) if isinstance(s.layer, MaxPool)]
+    pools = [s.layer for s in walk(models.googlenet(), IMAGENET) if isinstance(s.layer, MaxPool)]
     outer = [pool for pool in pools if pool.stride == (2, 2)]
     assert [pool.kernel[0] for pool in outer] == [3, 3, 3, 2]
     assert all(pool.ceil_mode for pool in outer)
-    pools = [s.layer for s in walk(inception.inception_v3(), BIG) if isinstance(s.layer, AvgPool)]
+    pools = [s.layer for s in walk(models.inception_v3(), BIG) if isinstance(s.layer, AvgPool)]
     assert len(pools) == 9
     assert all(pool.count_include_pad for pool in pools)
 
@@ -243,11 +244,11 @@ def test_an_inception_block_by_hand(key, strict_promotion):
 
 def test_blocks_of_any_width():
     """All features of a narrow Inception are those of the full one times its width."""
-    shapes = sizes(inception.inception_v3(7, width=1 / 16), BIG)
-    full = sizes(inception.inception_v3(), BIG)
+    shapes = sizes(models.inception_v3(7, width=1 / 16), BIG)
+    full = sizes(models.inception_v3(), BIG)
     assert [s[-1] for s in shapes[:-1]] == [s[-1] // 16 for s in full[:-1]]
     assert shapes[-1] == (7,)
-    shapes = sizes(inception.inception_v3(a=(32,), c=(128,), e=1), BIG)
+    shapes = sizes(models.inception_v3(a=(32,), c=(128,), e=1), BIG)
     assert shapes[7:] == [
         (35, 35, 256),
         (17, 17, 736),  # 384 + 96 + the 256 that the pool keeps
@@ -335,8 +336,8 @@ def test_the_loss_adds_the_heads_by_weight(small):
     parts = [softmax_cross_entropy(y, labels) for y in logits]
     whole = auxiliary.loss(config, tuple(logits), labels)
     np.testing.assert_allclose(whole, parts[0] + 0.3 * parts[1] + 0.3 * parts[2], rtol=1e-6)
-    assert inception.inception_v3_auxiliary().weight == 0.4
-    assert googlenet.googlenet_auxiliary().weight == 0.3
+    assert models.inception_v3_auxiliary().weight == 0.4
+    assert models.googlenet_auxiliary().weight == 0.3
 
 
 def test_a_network_with_heads_trains(small):
@@ -372,8 +373,8 @@ def test_a_network_with_heads_trains(small):
 
 @pytest.mark.slow
 def test_a_narrow_googlenet_takes_a_step_with_its_heads():
-    narrow = [[TINY] * len(stage) for stage in googlenet.STAGES]
-    config = googlenet.googlenet_auxiliary(3, stem=(4, 4, 6), stages=narrow, head=(4, 8))
+    narrow = [[TINY] * len(stage) for stage in STAGES]
+    config = models.googlenet_auxiliary(3, stem=(4, 4, 6), stages=narrow, head=(4, 8))
     x = jax.random.normal(jax.random.key(0), (2, 32, 32, 3))
     params, state = auxiliary.init(config, jax.random.key(1), x.shape[1:])
 
@@ -396,8 +397,8 @@ def test_a_narrow_googlenet_takes_a_step_with_its_heads():
 def test_a_network_with_heads_is_a_record(small):
     config = small[0]
     assert records.load(records.dump(config)) == config
-    assert hash(googlenet.googlenet_auxiliary()) == hash(googlenet.googlenet_auxiliary())
-    assert googlenet.googlenet_auxiliary() != googlenet.googlenet_auxiliary(10)
+    assert hash(models.googlenet_auxiliary()) == hash(models.googlenet_auxiliary())
+    assert models.googlenet_auxiliary() != models.googlenet_auxiliary(10)
 
 
 def test_what_cannot_be_put_together_is_refused(small):
@@ -422,4 +423,4 @@ def test_what_cannot_be_put_together_is_refused(small):
     with pytest.raises(ValueError, match="layer 'aux1/dropout' is random"):
         auxiliary.apply(config, params, state, jnp.zeros((1, 12, 12, 1)), train=True)
     with pytest.raises(ValueError, match="no layer 'inception4d'"):
-        googlenet.googlenet_auxiliary(stages=[[TINY]] * 3)
+        models.googlenet_auxiliary(stages=[[TINY]] * 3)

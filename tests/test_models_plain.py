@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxd2l import apply, init, layers, output_shape, summarize
+from jaxd2l import apply, init, layers, models, output_shape, summarize
 from jaxd2l.geometry import conv_macs, input_size_rule, kernel_stack_ratio
 from jaxd2l.layers import Conv, Dense, Dropout, MaxPool, Serial, walk
-from jaxd2l.models import alexnet, blocks, d2l, googlenet, nin, vgg, zf5
+from jaxd2l.models import blocks, d2l
+from jaxd2l.models.vgg import vgg, vgg_body
 
 IMAGENET, FASHION = (224, 224, 3), (224, 224, 1)
-VGGS = {11: vgg.vgg11, 13: vgg.vgg13, 16: vgg.vgg16, 19: vgg.vgg19}
+VGGS = {11: models.vgg11, 13: models.vgg13, 16: models.vgg16, 19: models.vgg19}
 
 
 def steps(net, shape, kind):
@@ -31,13 +32,13 @@ def parameters(net, shape, kind):
 @pytest.mark.parametrize(
     ("net", "shape", "count"),
     [
-        (alexnet.alexnet(), IMAGENET, 61_100_840),
-        (vgg.vgg11(), IMAGENET, 132_863_336),
-        (vgg.vgg13(), IMAGENET, 133_047_848),
-        (vgg.vgg16(), IMAGENET, 138_357_544),
-        (vgg.vgg19(), IMAGENET, 143_667_240),
-        (nin.nin(), IMAGENET, 7_595_176),  # a Caffe file of 29 MB: 4 bytes a number
-        (zf5.zf5(), IMAGENET, 62_357_608),
+        (models.alexnet(), IMAGENET, 61_100_840),
+        (models.vgg11(), IMAGENET, 132_863_336),
+        (models.vgg13(), IMAGENET, 133_047_848),
+        (models.vgg16(), IMAGENET, 138_357_544),
+        (models.vgg19(), IMAGENET, 143_667_240),
+        (models.nin(), IMAGENET, 7_595_176),  # a Caffe file of 29 MB: 4 bytes a number
+        (models.zf5(), IMAGENET, 62_357_608),
         (d2l.alexnet(), FASHION, 46_764_746),
         (d2l.nin(), FASHION, 1_992_166),
         (d2l.vgg(), FASHION, 128_806_154),
@@ -53,10 +54,10 @@ def test_parameters(net, shape, count):
 @pytest.mark.parametrize(
     "net",
     [
-        alexnet.alexnet(7),
-        vgg.vgg11(7),
-        zf5.zf5(7),
-        nin.nin(7),
+        models.alexnet(7),
+        models.vgg11(7),
+        models.zf5(7),
+        models.nin(7),
         d2l.alexnet(7),
         d2l.vgg(),
         d2l.nin(),
@@ -70,7 +71,7 @@ def test_the_last_arrays_are_those_of_the_output(net):
 
 
 def test_the_caffe_file_of_nin_holds_four_bytes_a_number():
-    assert round(4 * summarize(nin.nin(), IMAGENET).parameters / 2**20) == 29
+    assert round(4 * summarize(models.nin(), IMAGENET).parameters / 2**20) == 29
 
 
 def printed(net, shape):
@@ -171,9 +172,9 @@ def test_alexnet_of_the_paper():
 
 def test_zf5_sizes_and_fields():
     """M10, F6: 224 pixels give 112, 56, 28, 14."""
-    windows = steps(zf5.zf5(), IMAGENET, (Conv, MaxPool))
+    windows = steps(models.zf5(), IMAGENET, (Conv, MaxPool))
     assert [s.output_shape[0] for s in windows] == [112, 56, 28, 14, 14, 14, 14, 6]
-    rows = [r for r in summarize(zf5.zf5(), IMAGENET).rows if r.kind in ("Conv", "MaxPool")]
+    rows = [r for r in summarize(models.zf5(), IMAGENET).rows if r.kind in ("Conv", "MaxPool")]
     assert [r.receptive_field[0] for r in rows[:7]] == [7, 11, 27, 43, 75, 107, 139]
     assert [r.jump[0] for r in rows[:7]] == [2, 4, 8, 16, 16, 16, 16]
 
@@ -197,7 +198,7 @@ def test_vgg_depth_and_convolution_parameters(depth, convs, millions):
 
 def test_vgg16_receptive_fields():
     """F6."""
-    rows = summarize(vgg.vgg_body(((2, 1), (2, 1), (3, 1), (3, 1), (3, 1))), IMAGENET).rows
+    rows = summarize(vgg_body(((2, 1), (2, 1), (3, 1), (3, 1), (3, 1))), IMAGENET).rows
     fields = [row.receptive_field[0] for row in rows if row.kind in ("Conv", "MaxPool")]
     assert fields == [3, 5, 6, 10, 14, 16, 24, 32, 40, 44, 60, 76, 92, 100, 132, 164, 196, 212]
 
@@ -206,18 +207,18 @@ def test_seven_pixels_are_left_because_224_is_7_times_2_to_the_5():
     """C133: five blocks halve the size; 448 would leave 7 after six."""
     arch = ((1, 1),) * 5
     assert input_size_rule(5) == 224
-    assert output_shape(vgg.vgg_body(arch), (224, 224, 3)) == (7, 7, 1)
-    assert output_shape(vgg.vgg_body((*arch, (1, 1))), (448, 448, 3)) == (7, 7, 1)
-    assert all(output_shape(vgg.vgg_body(arch), (n, n, 3))[0] == 7 for n in range(224, 256))
+    assert output_shape(vgg_body(arch), (224, 224, 3)) == (7, 7, 1)
+    assert output_shape(vgg_body((*arch, (1, 1))), (448, 448, 3)) == (7, 7, 1)
+    assert all(output_shape(vgg_body(arch), (n, n, 3))[0] == 7 for n in range(224, 256))
 
 
 def test_alexnet_has_fewer_parameters_than_vgg():
     """C121 is false: the notes say that AlexNet has more."""
-    ours, book = summarize(alexnet.alexnet(), IMAGENET), summarize(d2l.alexnet(), FASHION)
+    ours, book = summarize(models.alexnet(), IMAGENET), summarize(d2l.alexnet(), FASHION)
     for depth in VGGS:
         assert ours.parameters < 0.5 * summarize(VGGS[depth](), IMAGENET).parameters
     assert book.parameters < 0.5 * summarize(d2l.vgg(), FASHION).parameters
-    assert ours.macs < 0.1 * summarize(vgg.vgg16(), IMAGENET).macs
+    assert ours.macs < 0.1 * summarize(models.vgg16(), IMAGENET).macs
 
 
 def test_nin_and_googlenet_are_far_smaller():
@@ -225,26 +226,26 @@ def test_nin_and_googlenet_are_far_smaller():
     book = summarize(d2l.alexnet(), FASHION).parameters
     assert book / summarize(d2l.nin(), FASHION).parameters > 23
     assert book / summarize(d2l.googlenet(), FASHION).parameters > 7.8
-    published = summarize(alexnet.alexnet(), IMAGENET).parameters
-    assert published / summarize(nin.nin(), IMAGENET).parameters > 8  # "one eighth the size"
-    assert published / summarize(googlenet.googlenet(), IMAGENET).parameters > 9
+    published = summarize(models.alexnet(), IMAGENET).parameters
+    assert published / summarize(models.nin(), IMAGENET).parameters > 8  # "one eighth the size"
+    assert published / summarize(models.googlenet(), IMAGENET).parameters > 9
 
 
 def test_a_global_pool_in_place_of_dense_layers_saves_parameters():
     """C132, the half on parameters: 89 to 96 % of VGG's and AlexNet's stand in dense layers."""
-    for net, share in ((vgg.vgg16(), 0.89), (vgg.vgg11(), 0.93), (alexnet.alexnet(), 0.96)):
+    for net, share in ((models.vgg16(), 0.89), (models.vgg11(), 0.93), (models.alexnet(), 0.96)):
         dense = parameters(net, IMAGENET, Dense)
         assert round(dense / summarize(net, IMAGENET).parameters, 2) == share
-    assert not steps(nin.nin(), IMAGENET, Dense)
-    pooled = Serial([vgg.vgg_body(((1, 8), (1, 16))), layers.GlobalAvgPool(), Dense("output", 10)])
-    flat = Serial([vgg.vgg_body(((1, 8), (1, 16))), layers.Flatten(), Dense("output", 10)])
+    assert not steps(models.nin(), IMAGENET, Dense)
+    pooled = Serial([vgg_body(((1, 8), (1, 16))), layers.GlobalAvgPool(), Dense("output", 10)])
+    flat = Serial([vgg_body(((1, 8), (1, 16))), layers.Flatten(), Dense("output", 10)])
     heads = [parameters(net, (56, 56, 1), Dense) for net in (flat, pooled)]
     assert heads == [14 * 14 * 16 * 10 + 10, 16 * 10 + 10]
 
 
 def test_small_kernels_stacked_cost_less():
     """F10: two 3x3 see what one 5x5 sees, for 18/25 of its parameters and multiplications."""
-    stack = vgg.vgg_block("block", 2, 64).layers[:2]
+    stack = blocks.vgg_block("block", 2, 64).layers[:2]
     two, one = Serial(stack), Serial([blocks.conv_relu("conv", 64, 5)])
     shape = (32, 32, 64)
     a, b = summarize(two, shape), summarize(one, shape)
@@ -271,10 +272,10 @@ def test_where_dropout_stands():
         head = [s.layer for s in walk(net, IMAGENET) if isinstance(s.layer, Dense | Dropout)]
         return "".join(type(layer).__name__[1] for layer in head)  # e(nse) or r(opout)
 
-    assert kinds(alexnet.alexnet()) == "reree"
-    assert kinds(vgg.vgg11()) == kinds(d2l.alexnet()) == kinds(d2l.vgg()) == "erere"
-    assert kinds(nin.nin()) == kinds(d2l.nin()) == "r"
-    for net in (alexnet.alexnet(), vgg.vgg11(), zf5.zf5(), nin.nin(), d2l.nin()):
+    assert kinds(models.alexnet()) == "reree"
+    assert kinds(models.vgg11()) == kinds(d2l.alexnet()) == kinds(d2l.vgg()) == "erere"
+    assert kinds(models.nin()) == kinds(d2l.nin()) == "r"
+    for net in (models.alexnet(), models.vgg11(), models.zf5(), models.nin(), d2l.nin()):
         assert {s.layer.rate for s in steps(net, IMAGENET, Dropout)} == {0.5}
 
 
@@ -299,17 +300,17 @@ def test_an_mlpconv_layer_is_a_dense_network_at_every_position(key, strict_promo
 
 def test_adaptive_pools_take_images_of_any_size():
     for size in (64, 97, 300):
-        assert output_shape(alexnet.alexnet(), (size, size, 3)) == (1000,)
-        assert output_shape(vgg.vgg11(), (size, size, 3)) == (1000,)
-    shapes = {s.path: s.input_shape for s in walk(alexnet.alexnet(), IMAGENET)}
+        assert output_shape(models.alexnet(), (size, size, 3)) == (1000,)
+        assert output_shape(models.vgg11(), (size, size, 3)) == (1000,)
+    shapes = {s.path: s.input_shape for s in walk(models.alexnet(), IMAGENET)}
     assert shapes["adaptive_avg_pool"] == (6, 6, 256)  # nothing to do at 224
-    shapes = {s.path: s.input_shape for s in walk(vgg.vgg16(), IMAGENET)}
+    shapes = {s.path: s.input_shape for s in walk(models.vgg16(), IMAGENET)}
     assert shapes["adaptive_avg_pool"] == (7, 7, 512)
 
 
 def test_vgg_needs_features_for_each_block():
     with pytest.raises(ValueError, match="one entry per block"):
-        vgg.vgg((1, 1), features=(8,))
+        vgg((1, 1), features=(8,))
 
 
 def test_a_narrow_vgg_learns_its_batch(key):
