@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxd2l.data import load, load_image_folder, read_image
+from jaxd2l.data import load, load_image_folder, read_image, resize
 
 GREY = np.random.RandomState(0).randint(0, 256, (5, 4)).astype(np.uint8)
 COLOUR = np.random.RandomState(1).randint(0, 256, (5, 4, 3)).astype(np.uint8)
@@ -280,8 +280,31 @@ def test_load_idx_with_both_parts(tmp_path):
     assert [len(part) for part in load(tmp_path)] == [12, 7]
     with pytest.raises(ValueError, match="has a test part of its own"):
         load(tmp_path, hold_out=2)
-    with pytest.raises(ValueError, match="taken at their own size"):
-        load(tmp_path, size=(8, 8))
+    with pytest.raises(ValueError, match="IDX files, which have 1 channel"):
+        load(tmp_path, channels=3)
+    enlarged = load(tmp_path, size=(9, 8))
+    assert [part.inputs.shape[1:] for part in enlarged] == [(9, 8, 1)] * 2
+    assert enlarged.test.targets.tolist() == load(tmp_path).test.targets.tolist()
+
+
+@pytest.mark.parametrize("size", [(9, 14), (3, 2), (6, 7), (1, 20)])
+def test_resize_is_that_of_pillow(size):
+    image = np.random.RandomState(0).uniform(size=(6, 7)).astype(np.float32)
+    pillow = Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR)
+    both = np.stack([image, 1 - image])[..., None]
+    got = resize(both, size)
+    assert (got.shape, got.dtype) == ((2, *size, 1), np.float32)
+    np.testing.assert_allclose(got[0, ..., 0], np.asarray(pillow), atol=1e-6)
+    np.testing.assert_allclose(got[1], 1 - got[0], atol=1e-6)
+
+
+def test_resize_refuses_other_arrays():
+    with pytest.raises(
+        ValueError, match=r"floating point \(n, h, w, c\), got uint8 \(1, 2, 2, 1\)"
+    ):
+        resize(np.zeros((1, 2, 2, 1), np.uint8), (4, 4))
+    with pytest.raises(ValueError, match="resize: size must be at least 1, got 0"):
+        resize(np.zeros((1, 2, 2, 1), np.float32), (0, 4))
 
 
 @pytest.mark.parametrize("part", ["train", "t10k"])

@@ -27,4 +27,5 @@ from jaxd2l.data.tabular import to_matrix as to_matrix
 from jaxd2l.data.transforms import flatten as flatten
 from jaxd2l.data.transforms import one_hot as one_hot
 from jaxd2l.data.transforms import permute_features as permute_features
+from jaxd2l.data.transforms import resize as resize
 from jaxd2l.data.transforms import standardize as standardize

@@ -8,12 +8,17 @@ from jaxd2l.data.digits import load_digits
 from jaxd2l.data.idx import has_idx_files, load_idx_folder
 from jaxd2l.data.images import class_folders, load_image_folder
 from jaxd2l.data.splits import hold_out_last, train_test_split
+from jaxd2l.data.transforms import resize
 
 _TEST_NAMES = ("test", "val", "valid", "validation")
 
 
 def _counted(dataset: Dataset, hold_out: int | None) -> int:
     return max(1, len(dataset) // 5) if hold_out is None else hold_out
+
+
+def _resized(dataset: Dataset, size: tuple[int, int]) -> Dataset:
+    return Dataset(resize(dataset.inputs, size), dataset.targets, dataset.classes)
 
 
 def _check_none_held_out(hold_out: int | None, where: str) -> None:
@@ -47,7 +52,7 @@ def load(
     """Labelled images to train on and to test on.
 
     - None: the bundled digits, 28x28 unless `size` says otherwise.
-    - A folder of IDX files (MNIST, Fashion-MNIST, gzipped or not).
+    - A folder of IDX files (MNIST, Fashion-MNIST, gzipped or not), resized if `size` is given.
     - A folder of images with a sub-folder for each class, or with the folders `train` and `test`
       (or `val`) that have one each; `size` = (h, w) and `channels` as in `load_image_folder`.
 
@@ -65,9 +70,11 @@ def load(
         return train_test_split(digits, _counted(digits, hold_out))
     root = Path(path)
     if root.is_dir() and has_idx_files(root):
-        if size is not None or channels is not None:
-            raise ValueError(f"load: {root} holds IDX files, which are taken at their own size")
+        if channels not in (None, 1):
+            raise ValueError(f"load: {root} holds IDX files, which have 1 channel")
         parts = load_idx_folder(root)
+        if size is not None:
+            parts = {name: _resized(part, size) for name, part in parts.items()}
         if len(parts) == 2:
             _check_none_held_out(hold_out, str(root))
             return Parts(**parts)
