@@ -84,20 +84,27 @@ def test_a_highway_block_is_the_papers_formula_and_its_limits_are_the_identity_a
 
 
 def test_forty_highway_layers_start_near_the_identity_where_plain_ones_let_nothing_through():
-    net = highway(blocks=40, width=8, activation="tanh", gate_bias=-8.0)
-    params, _ = jaxd2l.init(net, jax.random.key(0), (8,))
-    units = params["units"]
-    assert np.unique(units["gate"]["bias"]).tolist() == [-8.0]
     body, x = layers.Repeat(highway_block("units", 8, activation="tanh"), 40), batch(8)
+    random = np.random.RandomState(1)
+    units = jax.tree.map(
+        lambda a: jnp.asarray(random.normal(size=a.shape, scale=8**-0.5), jnp.float32),
+        shapes(body, (8,))[0]["units"],
+    )
 
     @functools.partial(jax.jit, compiler_options=FAST)
     def slope(bias):
         gated = {"units": units | {"gate": units["gate"] | {"bias": bias}}}
         return jax.jacobian(lambda x: jaxd2l.apply(body, gated, {}, x[None])[0][0])(x)
 
-    closed, opened = slope(units["gate"]["bias"]), slope(-3 * units["gate"]["bias"])
+    closed, opened = (slope(jnp.full((40, 8), bias)) for bias in (-8.0, 24.0))
     np.testing.assert_allclose(closed, np.eye(8), atol=0.1)
     assert float(jnp.linalg.norm(opened)) < 0.1 * float(jnp.linalg.norm(closed))
+
+
+def test_the_gates_bias_starts_below_zero():
+    params, _ = jaxd2l.init(highway_block("unit", 2, gate_bias=-3), jax.random.key(0), (2,))
+    assert params["unit"]["gate"]["bias"].tolist() == [-3, -3]
+    assert params["unit"]["transform"]["bias"].tolist() == [0, 0]
 
 
 def test_highway_parameters_are_the_papers():
