@@ -33,8 +33,11 @@ def models(arguments: argparse.Namespace) -> int:
 
     for name in models.names():
         print(f"{name}\n    {models.description(name)}")
-        options = ", ".join(f"{k}={v!r}" for k, v in models.options(name).items())
-        print(f"    options: {options or 'none'}")
+        options = [
+            f"{k}={repr(v) if len(repr(v)) < 60 else '(...)'}"
+            for k, v in models.options(name).items()
+        ]
+        print(f"    options: {', '.join(options) or 'none'}")
     return 0
 
 
@@ -102,6 +105,11 @@ _STORED = (
 )
 
 
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, inner ones as well: JSON has no tuples."""
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
 def _settings(arguments: argparse.Namespace, stored: dict[str, Any] | None) -> dict[str, Any]:
     """What was given, else what the run was started with, else what the recipe says."""
     from jaxd2l import recipes
@@ -116,8 +124,7 @@ def _settings(arguments: argparse.Namespace, stored: dict[str, Any] | None) -> d
                 f"--resume: the run trains {stored.get('network')!r}, not {arguments.name!r}"
             )
         for name, value in {**given, **options}.items():
-            before = {**stored, **stored["options"]}.get(name)
-            before = tuple(before) if isinstance(before, list) else before
+            before = _tuples({**stored, **stored["options"]}.get(name))
             if name != "epochs" and value != before:
                 raise Refused(
                     f"--resume: the run was started with {name}={before!r}, not {value!r}; "
@@ -189,7 +196,7 @@ def train(arguments: argparse.Namespace) -> int:
         done = position["epoch"]
         print(f"{folder} has finished {done} epochs; to go on give --epochs above {done}")
         return 0
-    options = {k: tuple(v) if isinstance(v, list) else v for k, v in settings["options"].items()}
+    options = {k: _tuples(v) for k, v in settings["options"].items()}
     parts = _load_data(settings)
     if parts.train is None:
         raise Refused(f"{settings['data']} has a test part only; use --hold-out")
