@@ -70,6 +70,12 @@ def test_the_last_arrays_are_those_of_the_output(net):
     assert len(last) == (3 if net == d2l.nin() else 1)
 
 
+def test_nin_pools_as_caffe_does():
+    """M11: 54, 27, 13, 6 pixels; rounded down they would be 54, 26, 12, 5 as in the book."""
+    found = [s.output_shape[0] for s in steps(models.nin(), IMAGENET, MaxPool)]
+    assert found == [27, 13, 6]
+
+
 def test_the_caffe_file_of_nin_holds_four_bytes_a_number():
     assert round(4 * summarize(models.nin(), IMAGENET).parameters / 2**20) == 29
 
