@@ -148,8 +148,10 @@ def freeze() -> optax.GradientTransformation:
     """The optimiser of parameters that stay as they are, bit for bit; it remembers nothing.
 
     Under `jit` no gradient is computed that only frozen parameters would need: of a frozen body
-    with a trained head only the forward pass is left. A norm over all gradients
-    (`clip_by_global_norm` around `by_path`, not in one of its groups) needs them again.
+    with a trained head only the forward pass is left, and a step of LeNet or an MLP takes between
+    a third and a half of the time. A norm over all gradients (`clip_by_global_norm` around
+    `by_path`, not in one of its groups) needs them again; a rate of 0 freezes too, but saves
+    nothing.
 
     `optax.set_to_zero` adds +0, which turns a -0 into +0; this adds -0, which changes nothing.
 
