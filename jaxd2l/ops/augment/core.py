@@ -110,6 +110,18 @@ class Compose(Augmentation):
         return image
 
 
+def place(u: Array, count: Any) -> Array:
+    """A uniform number of [0, 1) as an integer of [0, count); the count may be traced.
+
+    JAX draws multiples of 2^-23, so no count below 2^23 is reached by rounding.
+
+    Example:
+      >>> int(place(jnp.float32(0.7), 3))
+      2
+    """
+    return (u * jnp.asarray(count, jnp.float32)).astype(jnp.int32)
+
+
 def check_step(step: Any, where: str) -> None:
     """Refuse what is not an augmentation record.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxd2l.geometry import as_int
-from jaxd2l.ops.augment.core import Array, Augmentation, Shape
+from jaxd2l.ops.augment.core import Array, Augmentation, Shape, place
 from jaxd2l.ops.color import check_image
 from jaxd2l.records import as_float, record
 
@@ -63,12 +63,10 @@ class RandomFlip(Augmentation):
 def _crop(key: Array, image: Array, size: tuple[int, int], padding: int) -> Array:
     """A part of `size` at a random place of the image padded with zeros."""
     padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
-    keys = jax.random.split(key)
-    starts = [
-        jax.random.randint(k, (), 0, n - m + 1)
-        for k, n, m in zip(keys, padded.shape[:2], size, strict=True)
-    ]
-    return jax.lax.dynamic_slice(padded, (*starts, 0), (*size, image.shape[2]))
+    h, w, _ = padded.shape
+    u = jax.random.uniform(key, (2,), jnp.float32)
+    start = place(u[0], h - size[0] + 1), place(u[1], w - size[1] + 1), jnp.int32(0)
+    return jax.lax.dynamic_slice(padded, start, (*size, image.shape[2]))
 
 
 @record
@@ -223,13 +221,11 @@ class RandomResizedCrop(Augmentation):
 
     def box(self, key: Array, height: int, width: int) -> tuple[Array, Array, Array, Array]:
         """The part drawn with `key` of an image of this size: (top, left, height, width)."""
-        k_area, k_ratio, k_top, k_left = jax.random.split(key, 4)
-
-        def uniform(key: Array, low: float, high: float) -> Array:
-            return jax.random.uniform(key, (ATTEMPTS,), jnp.float32, low, high)
-
-        areas = uniform(k_area, *self.area) * (height * width)
-        ratios = jnp.exp(uniform(k_ratio, math.log(self.ratio[0]), math.log(self.ratio[1])))
+        u = jax.random.uniform(key, (2 * ATTEMPTS + 2,), jnp.float32)  # one draw compiles faster
+        low, high = self.area
+        areas = (low + (high - low) * u[:ATTEMPTS]) * (height * width)
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        ratios = jnp.exp(low + (high - low) * u[ATTEMPTS:-2])
         widths = jnp.round(jnp.sqrt(areas * ratios)).astype(jnp.int32)
         heights = jnp.round(jnp.sqrt(areas / ratios)).astype(jnp.int32)
         fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
@@ -241,10 +237,8 @@ class RandomResizedCrop(Augmentation):
         full_h = max(1, min(height, round(width / ratio)))
         w = jnp.where(found, widths[first], full_w)
         h = jnp.where(found, heights[first], full_h)
-        top = jax.random.randint(k_top, (), 0, height - h + 1)
-        left = jax.random.randint(k_left, (), 0, width - w + 1)
-        top = jnp.where(found, top, (height - full_h) // 2)
-        left = jnp.where(found, left, (width - full_w) // 2)
+        top = jnp.where(found, place(u[-2], height - h + 1), (height - full_h) // 2)
+        left = jnp.where(found, place(u[-1], width - w + 1), (width - full_w) // 2)
         return top, left, h, w
 
     def draw(self, key: Array, image: Array) -> Array:

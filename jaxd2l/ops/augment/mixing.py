@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jaxd2l.checks import check_floating
 from jaxd2l.geometry import as_int
-from jaxd2l.ops.augment.core import Array, Augmentation
+from jaxd2l.ops.augment.core import Array, Augmentation, place
 from jaxd2l.records import as_float, record
 
 
@@ -34,13 +34,13 @@ class CutOut(Augmentation):
         object.__setattr__(self, "fill", as_float(self.fill, "CutOut: fill"))
 
     def draw(self, key: Array, image: Array) -> Array:
-        def cut(key: Array, n: int) -> Array:
-            start = jax.random.randint(key, (), 0, n) - self.size // 2
-            place = jnp.arange(n)
-            return (place >= start) & (place < start + self.size)
+        def cut(centre: Array, n: int) -> Array:
+            distance = jnp.arange(n, dtype=jnp.int32) - centre + self.size // 2
+            return (distance >= 0) & (distance < self.size)
 
-        k_row, k_column = jax.random.split(key)
-        rows, columns = cut(k_row, image.shape[0]), cut(k_column, image.shape[1])
+        h, w, _ = image.shape
+        u = jax.random.uniform(key, (2,), jnp.float32)
+        rows, columns = cut(place(u[0], h), h), cut(place(u[1], w), w)
         hole = rows[:, None, None] & columns[None, :, None]  # (h, w, 1)
         return jnp.where(hole, jnp.asarray(self.fill, image.dtype), image)
 
