@@ -70,6 +70,7 @@ NEED_FILES = {  # mean nothing without files or a terminal: see their tests and 
     "jaxd2l.commands.predict",
     "jaxd2l.commands.summary",
     "jaxd2l.commands.train",
+    "jaxd2l.data.cifar.load_cifar10_folder",
     "jaxd2l.data.idx.load_idx_folder",
     "jaxd2l.data.idx.read_idx",
     "jaxd2l.data.images.load_image_folder",

@@ -3,6 +3,7 @@
 from jaxd2l.data.batches import Batch as Batch
 from jaxd2l.data.batches import Batches as Batches
 from jaxd2l.data.batches import epoch_order as epoch_order
+from jaxd2l.data.cifar import load_cifar10_folder as load_cifar10_folder
 from jaxd2l.data.dataset import Dataset as Dataset
 from jaxd2l.data.dataset import Parts as Parts
 from jaxd2l.data.digits import load_digits as load_digits

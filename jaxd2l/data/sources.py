@@ -1,8 +1,9 @@
-"""One entry for every source of labelled images: nothing named, IDX files, or folders of images."""
+"""One entry for every source of labelled images: nothing named, IDX or CIFAR files, or images."""
 
 import os
 from pathlib import Path
 
+from jaxd2l.data.cifar import CHANNELS, has_cifar10_files, load_cifar10_folder
 from jaxd2l.data.dataset import Dataset, Parts
 from jaxd2l.data.digits import load_digits
 from jaxd2l.data.idx import has_idx_files, load_idx_folder
@@ -53,11 +54,13 @@ def load(
 
     - None: the bundled digits, 28x28 unless `size` says otherwise.
     - A folder of IDX files (MNIST, Fashion-MNIST, gzipped or not), resized if `size` is given.
+    - A folder of CIFAR-10's binary version (data_batch_1.bin ... test_batch.bin), likewise.
     - A folder of images with a sub-folder for each class, or with the folders `train` and `test`
       (or `val`) that have one each; `size` = (h, w) and `channels` as in `load_image_folder`.
 
     Where the source has a test part, that is used. Elsewhere `hold_out` examples (a fifth, if
-    None) are held out: the last ones of IDX files, a fixed random choice of images and digits.
+    None) are held out: the last ones of IDX and CIFAR-10 files, a fixed random choice of
+    images and digits.
 
     Raises:
       ValueError: nothing of this at `path`, or what the readers refuse.
@@ -69,10 +72,12 @@ def load(
         digits = load_digits() if size is None else load_digits(size[0])
         return train_test_split(digits, _counted(digits, hold_out))
     root = Path(path)
-    if root.is_dir() and has_idx_files(root):
-        if channels not in (None, 1):
-            raise ValueError(f"load: {root} holds IDX files, which have 1 channel")
-        parts = load_idx_folder(root)
+    idx = root.is_dir() and has_idx_files(root)
+    if idx or (root.is_dir() and has_cifar10_files(root)):
+        kind, own = ("IDX", 1) if idx else ("CIFAR-10", CHANNELS)
+        if channels not in (None, own):
+            raise ValueError(f"load: {root} holds {kind} files, which have {own} channel(s)")
+        parts = load_idx_folder(root) if idx else load_cifar10_folder(root)
         if size is not None:
             parts = {name: _resized(part, size) for name, part in parts.items()}
         if len(parts) == 2:
@@ -84,6 +89,6 @@ def load(
         return _load_images(root, size, channels, hold_out)
     raise ValueError(
         f"load: no data at {root}: looked for a folder with IDX files (train-images-idx3-ubyte or "
-        f"t10k-images-idx3-ubyte, with labels, plain or .gz), or a folder with a sub-folder of "
-        f"images for each class"
+        f"t10k-images-idx3-ubyte, with labels, plain or .gz) or CIFAR-10's (data_batch_1.bin or "
+        f"test_batch.bin), or a folder with a sub-folder of images for each class"
     )
