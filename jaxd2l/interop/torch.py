@@ -22,7 +22,7 @@ from jaxd2l.checkpoint.safetensors import shown
 from jaxd2l.interop.torch_layout import Array, Leaf, Network, Place, places
 from jaxd2l.interop.torch_names import Names, current_key, module_names, names_of
 from jaxd2l.layers import BatchNorm, Conv, Layer, Parallel, Repeat, Serial, Split, Tied
-from jaxd2l.layers.core import Params, State
+from jaxd2l.layers.core import Params, Shape, State
 from jaxd2l.layers.shapes import array_paths
 from jaxd2l.models.auxiliary import WithAuxiliary
 
@@ -59,7 +59,7 @@ def load(
         one by one, `blocks[4]/conv`, or `[4]/block/conv` where the `Repeat` has no name.
       ignore: patterns (`aux*`) of keys that the network has not and that are left out. For
         torchvision's pretrained weights without their auxiliary heads `("aux*",)` (GoogLeNet),
-        `("AuxLogits.*",)` (Inception).
+        `("AuxLogits.*",)` (Inception); both take images scaled to -1..1 (`transform_input`).
 
     Shapes:
       state_dict: PyTorch's, checked before anything is transposed.
@@ -83,7 +83,7 @@ def load(
         shape = tuple(getattr(source.get(item.key), "shape", ()))
         return shape[1] if len(shape) > 1 else None
 
-    items = plan(net, input_shape, names, channels)
+    items = _plan(net, input_shape, names, channels)
     problems = _repeated(items)
     arrays: dict[str, Array] = {}
     for item in items:
@@ -145,11 +145,12 @@ def export(
         shape = np.shape(given.get(item.path, 0.0))
         return shape[-2] if len(shape) > 1 else None
 
-    items = plan(net, input_shape, names, channels)
+    items = _plan(net, input_shape, names, channels)
     problems = _repeated(items)
     times = _times(items)
+    own = {item.path: item.leaf.own for item in items}
     for path, counts in times.items():
-        wanted = (*counts, *next(item.leaf.own for item in items if item.path == path))
+        wanted = (*counts, *own[path])
         if path not in given:
             problems.append(f"missing: {path!r}")
         elif np.shape(given[path]) != wanted:
@@ -166,6 +167,29 @@ def export(
     return made
 
 
+def shapes(net: Network, input_shape: Any, *, names: Names | None = None) -> dict[str, Shape]:
+    """The keys and shapes of the state_dict of `net`, as `load` wants and `export` gives it.
+
+    Args:
+      input_shape: of one image, (h, w, c).
+      names: as in `load`.
+
+    Raises:
+      ValueError: a network or path that no table covers.
+
+    Example:
+      >>> from jaxd2l.models.resnet import resnet18
+      >>> list(shapes(resnet18(), (224, 224, 3)).items())[-2:]
+      [('fc.weight', (1000, 512)), ('fc.bias', (1000,))]
+    """
+    made: dict[str, Shape] = {}
+    for item in _items(places(net, input_shape), names)[0]:
+        made[item.key] = item.leaf.shape
+        if item.leaf.name == "var":
+            made[_counter(item)] = ()
+    return made
+
+
 class Item(NamedTuple):
     """One array: its key in the state_dict, and where it stands here."""
 
@@ -179,7 +203,7 @@ class Item(NamedTuple):
         return "/".join((self.leaf.group, *self.place.levels, self.leaf.name))
 
 
-def plan(
+def _plan(
     net: Network,
     input_shape: Any,
     names: Names | None,

@@ -161,7 +161,7 @@ def _visit(
                 shape, order = _visit(child, numbered(layer, path, i), shape, order, found)
             return shape, order
         case Tied(_, child, _):
-            _refuse_order(layer, path, order)
+            _refuse_order(child, path, order)
             return _visit(child, path, shape, order, [])  # its arrays stand elsewhere
     with where_raised(path, layer, shape):
         out = tuple(layer.output_shape(shape))

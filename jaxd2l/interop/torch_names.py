@@ -221,7 +221,8 @@ def module_names(paths: Sequence[str], names: Names) -> dict[str, str]:
     """PyTorch's name of the module at each path.
 
     Raises:
-      ValueError: a path that no rule or more than one matches; all of them are listed.
+      ValueError: a path that no rule or more than one matches; all of them are listed. A pattern
+        or template that is not one.
       TypeError: a rule that is neither a template nor a function.
 
     Example:
@@ -229,6 +230,11 @@ def module_names(paths: Sequence[str], names: Names) -> dict[str, str]:
       {'conv1': 'features.1', 'conv2': 'features.2'}
     """
     made, problems = {}, []
+    for pattern in names:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"names: {pattern!r} is not a pattern: {error}") from None
     for path in paths:
         matches = _matches(path, names)
         if len(matches) != 1:
@@ -249,4 +255,7 @@ def _name(rule: Any, pattern: str, match: re.Match[str]) -> str:
     name = rule(match) if callable(rule) else rule
     if not isinstance(name, str):
         raise TypeError(f"names: {pattern!r} must give a string, got {name!r}")
-    return name if callable(rule) else match.expand(name)
+    try:
+        return name if callable(rule) else match.expand(name)
+    except re.error as error:
+        raise ValueError(f"names: {name!r} does not fit {pattern!r}: {error}") from None
