@@ -240,4 +240,5 @@ def test_the_table_has_every_layer_and_model():
         if isinstance(value, type) and issubclass(value, layers.Layer) and value is not layers.Layer
     }
     assert public - seen == {"Embedding"}  # takes integers: tested in test_layers.py
-    assert set(models.names()) <= set(IDS)
+    small = {n for n in models.names() if n in ("lenet", "mlp") or n.endswith("regression")}
+    assert small <= set(IDS)  # the others are in test_contract_models.py

@@ -52,6 +52,8 @@ HELPERS = {  # used by other modules of the library, not by its users
     "jaxd2l.ops.conv.add_bias",
     "jaxd2l.ops.conv.check_arrays",
     "jaxd2l.ops.conv.output_sizes",
+    "jaxd2l.ops.initializers.check_dtype",
+    "jaxd2l.ops.initializers.sample_dtype",
 }
 NEED_FILES = {  # mean nothing without files or a terminal: see their tests and the README
     "jaxd2l.checkpoint.file.load",

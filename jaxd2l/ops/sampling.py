@@ -19,7 +19,12 @@ _SAMPLERS = {"normal": jax.random.normal, "uniform": jax.random.uniform}
 
 
 def chunks_of(size: int) -> int:
-    """How many chunks hold `size` samples."""
+    """How many chunks hold `size` samples.
+
+    Example:
+      >>> chunks_of(1024), chunks_of(1025)
+      (1, 2)
+    """
     return -(-size // CHUNK)
 
 
