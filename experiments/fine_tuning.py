@@ -10,7 +10,20 @@ so that every run takes the same number of steps. Accuracy is that on all other 
 in percent. All this once with the digits as they are and once with normal noise on every pixel of
 both halves. A seed chooses the examples, their order and the random arrays.
 
-The digits are those of scikit-learn at 14x14, or MNIST's from a folder of IDX files, halved.
+The digits are those of scikit-learn at 14x14, or MNIST's from a folder of IDX files, halved. Each
+method has the rate that was best, on these examples, of three or four that were tried.
+
+Depends, with seeds 0 to 4; accuracy less that from scratch, in points, with its 95 % interval (and
+the mean on MNIST's 10,000 test images):
+
+                    clean, 5 of each     clean, 20 of each    noisy, 5 of each    noisy, 20 of each
+    from scratch    91.1 % (79.7)        96.4 % (90.1)        44.0 % (36.6)       60.3 % (48.6)
+    head alone      -12.7 -+ 5.1 (-8.4)  -11.3 -+ 3.5 (-8.6)  +4.6 -+ 3.7 (+3.5)  -4.9 -+ 2.6 (+1.9)
+    body slowed      -5.3 -+ 3.6 (-1.4)   -2.0 -+ 1.6 (-0.8)  +8.2 -+ 3.3 (+5.4)  +0.9 -+ 4.7 (+6.9)
+    one rate         -0.5 -+ 4.0 (+0.6)   -0.3 -+ 0.8 (+0.8)  +9.1 -+ 4.1 (+5.7)  +3.2 -+ 4.8 (+7.7)
+
+Clean digits need no body that was trained elsewhere: a few of them teach as good a one, and what
+was frozen or slowed is in the way. Under noise the few examples do not teach it.
 """
 
 import argparse
@@ -34,7 +47,7 @@ NOISE = {"clean": 0.0, "noisy": 0.6}  # standard deviation; the images lie in [0
 
 
 class Method(NamedTuple):
-    """How the target is learnt: Adam's rates, each the best of a few that were tried."""
+    """How the target is learnt: Adam's rates, and from where."""
 
     head: float
     body: float

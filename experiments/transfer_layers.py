@@ -11,6 +11,15 @@ chooses the halves, the order of the examples and the random arrays.
 
 The digits are those of scikit-learn at 14x14, or MNIST's from a folder of IDX files, halved.
 The form of the experiment is that of Yosinski et al. 2014.
+
+True, with seeds 0 to 4 (and on MNIST's 10,000 test images):
+
+    frozen layers              0            1            2            3
+    from the digits 0 to 4     97.3 (97.7)  97.1 (97.7)  95.6 (96.7)  77.4 (87.6)
+    from the digits 5 to 9                  97.4 (97.5)  97.2 (97.5)  96.6 (97.3)
+
+One layer of the other digits loses 0.2 -+ 0.6 points against one of the same digits, all three
+19 -+ 5 (10 -+ 2).
 """
 
 import argparse
