@@ -1,21 +1,11 @@
-"""Pictures, by matplotlib (the extra `plot`); imported only when one is drawn."""
+"""Learning curves."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-
-def _figure(columns: int) -> tuple[Any, Any]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures need matplotlib: pip install 'jaxd2l[plot]'") from error
-    # Not pyplot: no window, no global state, safe in threads.
-    figure = Figure(figsize=(4.5 * columns, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+from jaxd2l.plot.figure import new_figure, save_figure
 
 
 def learning_curve(
@@ -43,7 +33,8 @@ def learning_curve(
         raise ValueError("learning_curve: the history is empty; train for at least one epoch")
     keys = [k for k in history[0] if k.startswith(("train_", "test_"))]
     names = sorted({k.split("_", 1)[1] for k in keys}, key=lambda n: (n != "loss", n))
-    figure, axes = _figure(len(names))
+    figure = new_figure(4.5 * len(names), 3.5)
+    axes = figure.subplots(1, len(names), squeeze=False)[0]
     for ax, name in zip(axes, names, strict=True):
         for part, style in (("train", "--"), ("test", "-")):
             points = [(r["epoch"], r[f"{part}_{name}"]) for r in history if f"{part}_{name}" in r]
@@ -55,9 +46,4 @@ def learning_curve(
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(alpha=0.3)
         ax.legend()
-    if title:
-        figure.suptitle(title)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path
+    return save_figure(figure, path, title)

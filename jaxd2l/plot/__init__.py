@@ -1,0 +1,7 @@
+"""Pictures, by matplotlib (the extra `plot`); imported only when one is drawn."""
+
+from jaxd2l.plot.curves import learning_curve as learning_curve
+from jaxd2l.plot.images import augmentations as augmentations
+from jaxd2l.plot.images import feature_maps as feature_maps
+from jaxd2l.plot.images import image_grid as image_grid
+from jaxd2l.plot.images import kernels as kernels
