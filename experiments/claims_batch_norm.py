@@ -5,6 +5,10 @@ belongs before the activation (C102).
 
 Perceptrons of 64 units a layer on the 8x8 digits, stochastic gradient descent at five learning
 rates a factor of about 3 apart, five seeds; every network at the rate that suits it best.
+Found: C94 true (5 % training error after 2.9 epochs instead of 8.8 with 8 layers of ReLU, 1.9
+instead of 5.4 with 2; 8 layers of sigmoids learn only with it; largest rates 8 to 50 times as
+large). C102 depends: before ReLU (0.7 epochs saved), but after sigmoid (1.0 saved); the test
+errors do not differ.
 """
 
 import argparse
@@ -15,26 +19,21 @@ from report import print_claim
 from trials import Trials, best, epochs_until, trials
 
 from jaxd2l import data
-from jaxd2l.layers import Activation, BatchNorm, Dense, Flatten, Layer, Serial
+from jaxd2l.layers import Activation, BatchNorm, Dense, Flatten, Layer, Repeat, Serial
 from jaxd2l.ops.initializers import HeNormal, XavierNormal
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 LEVEL = 0.05  # of the training examples wrong: the error to be reached
 WORKS = 0.1  # a rate works if no more are wrong after the last epoch
-WIDTH = 64
+WIDTH = 64  # as many as there are pixels, so that all blocks are alike
 
 
 def network(depth: int, kind: str, norm: str) -> Layer:
     """A perceptron with batch norm "before" or "after" each activation, or "none"."""
     init = HeNormal() if kind == "relu" else XavierNormal()
-    layers: list[Layer] = [Flatten()]
-    for i in range(1, depth + 1):
-        dense = Dense(f"dense{i}", WIDTH, kernel_init=init)
-        bn, act = BatchNorm(f"bn{i}"), Activation(kind)
-        layers += {"none": [dense, act], "before": [dense, bn, act], "after": [dense, act, bn]}[
-            norm
-        ]
-    return Serial([*layers, Dense("output", 10)])
+    dense, bn, act = Dense("dense", WIDTH, kernel_init=init), BatchNorm("bn"), Activation(kind)
+    block = {"none": [dense, act], "before": [dense, bn, act], "after": [dense, act, bn]}[norm]
+    return Serial([Flatten(), Repeat(Serial(block), depth), Dense("output", 10)])
 
 
 def largest(found: Trials) -> np.ndarray:

@@ -7,6 +7,10 @@ A network of two 3x3 convolutions with 16 and 32 channels and a hidden dense lay
 the 8x8 digits, five seeds. Low rank: the second kernel as a matrix of C_out rows and 9 C_in
 columns, truncated after training. Pruning: the smallest weights of every kernel set to 0, with and
 without three more epochs in which they stay 0.
+Found: C135 open: 90 % of the energy takes 25 of 32 singular values; at most 1 % of test error is
+added from rank 24 [18, 30] on, which saves 8 [-15, 32] % of the weights. C136 depends: with the
+epochs after pruning half of the weights can go (0.3 % added), without them 2.8 % is added; at 97 %
+nothing is left of the network.
 """
 
 import argparse

@@ -5,6 +5,8 @@ convolution, works, and needs another learning rate (C124).
 
 12 units of 8 channels (26 layers with weights) on the 8x8 digits, averaged down to 4x4, stochastic
 gradient descent with momentum 0.9 at four learning rates a factor of 3 apart, five seeds.
+Found: C124 depends: it works, with rates about 6 times as large as those of the first order, and
+learns a little slower (27.9 to 24.6 % wrong over all epochs).
 """
 
 import argparse
