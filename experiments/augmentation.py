@@ -11,14 +11,15 @@ in points of percent. A seed chooses the order of the examples, the shifts and t
 The digits are those of scikit-learn at 14x14 (an empty border of 2 pixels), a fifth held out, or
 MNIST's from a folder of IDX files, halved (a border of about 2).
 
-True, with seeds 0 to 4, accuracy in percent (and on MNIST's 10,000 test images):
+True, with seeds 0 to 4, accuracy in percent (with MNIST's 10,000 test images for
+digits):
 
     tested at                     0            1            2            3 pixels
     trained on them as they are   96.7 (97.2)  64.6 (85.7)  24.5 (45.9)  13.1 (19.8)
     trained on shifted images     91.5 (95.9)  91.7 (95.8)  90.8 (95.3)  82.6 (91.4)
 
-The shifts take away 32 -+ 5, 72 -+ 3 and 75 -+ 2 points of sensitivity (11, 51 and 73), at the price of 5 points
-(1.4) on images that are not moved, after the same 30 epochs.
+The shifts take away 32 -+ 5, 72 -+ 3 and 75 -+ 2 points of sensitivity (11, 51 and 73), at the
+price of 5 points (1.4) on images that are not moved, after the same 30 epochs.
 """
 
 import argparse

@@ -14,7 +14,7 @@ The digits are those of scikit-learn at 14x14, or MNIST's from a folder of IDX f
 method has the rate that was best, on these examples, of three or four that were tried.
 
 Depends, with seeds 0 to 4; accuracy less that from scratch, in points, with its 95 % interval (and
-the mean on MNIST's 10,000 test images):
+the mean with MNIST's 10,000 test images for digits):
 
                     clean, 5 of each     clean, 20 of each    noisy, 5 of each    noisy, 20 of each
     from scratch    91.1 % (79.7)        96.4 % (90.1)        44.0 % (36.6)       60.3 % (48.6)

@@ -12,7 +12,7 @@ chooses the halves, the order of the examples and the random arrays.
 The digits are those of scikit-learn at 14x14, or MNIST's from a folder of IDX files, halved.
 The form of the experiment is that of Yosinski et al. 2014.
 
-True, with seeds 0 to 4 (and on MNIST's 10,000 test images):
+True, with seeds 0 to 4 (and with MNIST's 10,000 test images for digits):
 
     frozen layers              0            1            2            3
     from the digits 0 to 4     97.3 (97.7)  97.1 (97.7)  95.6 (96.7)  77.4 (87.6)
