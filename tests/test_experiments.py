@@ -5,6 +5,10 @@ import runpy
 import sys
 from pathlib import Path
 
+import pytest
+
+from jaxd2l import output_shape
+
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
@@ -29,3 +33,26 @@ def test_lenet(tmp_path, monkeypatch, capsys):
     printed = re.fullmatch(r"median of 2 seeds: (.*) %", median)
     assert abs(float(printed[1]) - sum(values) / 2) < 0.011
     assert list(tmp_path.iterdir()) == []  # nothing is left behind
+
+
+@pytest.mark.slow
+def test_mnist_networks(monkeypatch, capsys):
+    options = ["--only", "small_resnet", "--epochs", "2", "--seeds", "2"]
+    monkeypatch.setattr(sys, "argv", ["mnist_networks.py", *options])
+    runpy.run_path(str(EXPERIMENTS / "mnist_networks.py"), run_name="__main__")
+    head, rule, row = capsys.readouterr().out.splitlines()
+    assert head.count("|") == rule.count("|") == row.count("|") == 7
+    found = re.fullmatch(
+        r"\| small_resnet \| 28x28 \| 78,538 \| 2 \| (.*) % \((.*)-(.*)\) \| \d+ \|", row
+    )
+    median, low, high = map(float, found.groups())
+    assert 70 < low <= median <= high <= 100
+
+
+def test_the_networks_on_mnist_are_the_books():
+    networks = runpy.run_path(str(EXPERIMENTS / "mnist_networks.py"))["NETWORKS"]
+    assert {"lenet", "bn_lenet", "small_resnet"} <= set(networks)
+    for name in ("alexnet", "densenet", "googlenet", "nin", "resnet18", "vgg"):
+        assert name in networks
+    for case in networks.values():  # every one fits its input
+        assert output_shape(case.make(), (case.size, case.size, 1)) == (10,)
