@@ -294,6 +294,12 @@ def test_an_image_of_a_batch_depends_on_key_and_index_only():
     assert not np.array_equal(call(jax.random.key(8), batch, step), whole)
 
 
+def test_steps_of_one_kind_draw_apart():
+    images = drawn(aug.Compose([aug.RandomFlip(), aug.RandomFlip()]), 400)
+    mirrored = (images == np.flip(IMAGE, 1)).all(axis=(1, 2, 3))
+    assert 0.4 < mirrored.mean() < 0.6  # with one key for both they would always cancel
+
+
 def test_a_step_of_ones_own():
     @records.record
     class Invert(aug.Augmentation):
