@@ -20,9 +20,10 @@ import jax
 import optax
 
 from jaxd2l import data, models, summarize, train
-from jaxd2l.layers import Layer
+from jaxd2l.layers import Augment, Layer, Serial
 from jaxd2l.models import d2l
 from jaxd2l.ops import losses
+from jaxd2l.ops.augment import RandomShift
 
 BATCH = 64
 
@@ -38,6 +39,11 @@ class Case:
     seeds: int = 5
 
 
+def small_resnet() -> Layer:
+    """The book's ResNet with one block in each of three stages, a quarter as wide."""
+    return d2l.resnet18(units=(1, 1, 1), features=16)
+
+
 NARROW = ((1, 16), (1, 32), (2, 64), (2, 128), (2, 128))  # the book's choice for Fashion-MNIST
 NETWORKS = {
     "lenet": Case(models.lenet, 28, 10, 2e-3),
@@ -50,7 +56,10 @@ NETWORKS = {
     "nin": Case(d2l.nin, 67, 5, 3e-4, seeds=1),
     "googlenet": Case(d2l.googlenet, 32, 5, seeds=1),
     "resnet18": Case(d2l.resnet18, 28, 3, seeds=1),
-    "small_resnet": Case(lambda: d2l.resnet18(units=(1, 1, 1), features=16), 28, 10),
+    "small_resnet": Case(small_resnet, 28, 10, 3e-3),
+    "small_resnet_shifted": Case(
+        lambda: Serial([Augment("augment", RandomShift(1)), small_resnet()]), 28, 10, 3e-3
+    ),
     "densenet": Case(d2l.densenet, 32, 5, seeds=1),
 }
 

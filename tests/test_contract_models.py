@@ -11,6 +11,7 @@ import jaxd2l
 from jaxd2l import layers, models, records
 from jaxd2l.models import (
     alexnet,
+    colornet,
     d2l,
     erfnet,
     highway,
@@ -36,6 +37,7 @@ STAGES = (((2, (2, 3), (2, 2), 2),), ((2, (2, 2), (2, 2), 2),), ((3, (2, 2), (2,
 # whose programs take XLA longest are marked slow.
 TINY = {
     "alexnet": (alexnet(5, features=FIVE, hidden=8), (63, 65, 3)),
+    "colornet": (colornet(5, ("gray", "hsv"), blocks=(1, 1), growth=2), (8, 8, 3)),
     "d2l.alexnet": (d2l.alexnet(5, features=FIVE, hidden=8), (67, 69, 1)),
     "d2l.densenet": (d2l.densenet(5, (1, 2), 3, 4), (16, 16, 1)),
     "d2l.googlenet": (d2l.googlenet(5, stem=(2, 2, 4), stages=STAGES), (32, 32, 1)),
@@ -87,7 +89,7 @@ def made(names):
 
 
 # What XLA takes longest to compile.
-LONG = ("d2l.d", "d2l.g", "densenet", "erfnet", "googlenet", "inception", "mobilenet", "xception")
+LONG = ("d2l.d", "d2l.g", "colornet", "densenet", "erfnet", "googlenet", "inception", "mobilenet", "xception")
 
 
 @pytest.mark.parametrize(

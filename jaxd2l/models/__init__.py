@@ -13,6 +13,7 @@ from jaxd2l.models import auxiliary as auxiliary
 from jaxd2l.models import blocks as blocks
 from jaxd2l.models import d2l as d2l
 from jaxd2l.models.alexnet import alexnet as alexnet
+from jaxd2l.models.colornet import colornet as colornet
 from jaxd2l.models.densenet import densenet121 as densenet121
 from jaxd2l.models.densenet import densenet161 as densenet161
 from jaxd2l.models.densenet import densenet169 as densenet169
@@ -55,6 +56,7 @@ from jaxd2l.models.zf5 import zf5 as zf5
 
 _PUBLISHED: tuple[Callable[..., Layer], ...] = (
     alexnet,
+    colornet,
     densenet121,
     densenet161,
     densenet169,
