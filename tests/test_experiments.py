@@ -5,7 +5,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jaxd2l import output_shape
 
@@ -56,3 +58,15 @@ def test_the_networks_on_mnist_are_the_books():
         assert name in networks
     for case in networks.values():  # every one fits its input
         assert output_shape(case.make(), (case.size, case.size, 1)) == (10,)
+
+
+def test_pictures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["pictures.py", "--out", str(tmp_path), "--epochs", "1"])
+    runpy.run_path(str(EXPERIMENTS / "pictures.py"), run_name="__main__")
+    accuracy, *paths = capsys.readouterr().out.splitlines()
+    assert float(re.fullmatch(r"test accuracy (.*) %", accuracy)[1]) > 20
+    names = ["kernels", "feature_maps_conv1", "feature_maps_conv2", "augmentations"]
+    assert [Path(path).stem for path in paths] == names
+    for path in paths:
+        picture = np.asarray(Image.open(path).convert("L"))
+        assert picture.std() > 10  # not one shade
