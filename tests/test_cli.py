@@ -422,7 +422,7 @@ def test_predict_as_json(beside, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ("summary nothing --input 3", "there is no network 'nothing'; the names are alexnet, "),
+        ("summary nothing --input 3", "there is no network 'nothing'; there are alexnet, "),
         ("summary lenet --input 16,2", "a kernel in one dimension is written (k,)"),
         ("summary lenet --input 28", "Conv 'conv1' needs an input of shape (h, w, c), got (28,)"),
         ("summary lenet --input 4,4,1", "kernel 5 is larger than the padded input 2"),

@@ -136,9 +136,9 @@ def test_names_are_sorted_and_options_have_their_defaults():
         (
             lambda: models.build("resnet"),
             ValueError,
-            "no network 'resnet'; the names are alexnet, ",
+            r"no network 'resnet'; did you mean resnet\d+ or",
         ),
-        (lambda: models.options("x"), ValueError, "there is no network 'x'"),
+        (lambda: models.options("x"), ValueError, "no network 'x'; there are alexnet, "),
         (lambda: models.description("x"), ValueError, "there is no network 'x'"),
         (lambda: models.build("mlp", width=3), ValueError, "'mlp' has no option 'width'; it has "),
         (lambda: models.lenet(pooling="min"), ValueError, "pooling must be one of .*'min'"),

@@ -4,6 +4,7 @@ The published ones equal torchvision's where it has them. Each function returns 
 number of input channels is that of the input at `init`.
 """
 
+import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -161,5 +162,7 @@ def description(name: str) -> str:
 
 def _find(name: str) -> Callable[..., Layer]:
     if name not in _MODELS:
-        raise ValueError(f"there is no network {name!r}; the names are {', '.join(names())}")
+        near = difflib.get_close_matches(str(name), names(), cutoff=0.7)
+        told = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(names())}"
+        raise ValueError(f"there is no network {name!r}; {told}")
     return _MODELS[name]
