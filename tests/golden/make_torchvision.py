@@ -33,11 +33,10 @@ BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 2, 1))
 CASES = {
     "alexnet": Case(64, 2),
     "alexnet narrow": Case(64, 2, hidden=32),
-    "vgg11": Case(32, 2),
     "vgg11 narrow": Case(32, 2, hidden=32),
-    "vgg13": Case(32, 2),
-    "vgg16": Case(32, 2),
-    "vgg19": Case(32, 2),
+    "vgg13 narrow": Case(32, 2, hidden=32),
+    "vgg16 narrow": Case(32, 2, hidden=32),
+    "vgg19 narrow": Case(32, 2, hidden=32),
     "resnet18": Case(64),
     "resnet34": Case(64),
     "resnet50": Case(64),
@@ -158,7 +157,7 @@ def main():
     out = {}
     for name, case in CASES.items():
         with torch.device("meta"):
-            large = shapes(build(name, case, 1000))
+            large = shapes(build(name, case._replace(hidden=None), 1000))
         out[f"{name} keys"] = np.array([str(len(large)), digest(large)])
         with torch.device("meta"):
             net = build(name, case, CLASSES).double()
