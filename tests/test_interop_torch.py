@@ -364,6 +364,23 @@ def test_pytorchs_own_files_are_read_by_pytorch_and_only_as_weights(tmp_path, mo
     assert calls == [(tmp_path / "a.pth", {"map_location": "cpu", "weights_only": True})]
 
 
+def test_what_pytorch_refuses_is_refused_without_its_advice(tmp_path, monkeypatch):
+    def load(path, **options):
+        if "missing" in str(path):
+            raise FileNotFoundError(path)
+        raise RuntimeError("pass weights_only=False")
+
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
+    with pytest.raises(
+        ValueError, match=r"a\.pth: .*\(RuntimeError\): it is damaged, or ho"
+    ) as told:
+        bridge.load(TINY, tmp_path / "a.pth")
+    assert "weights_only=False" not in str(told.value)
+    assert told.value.__suppress_context__
+    with pytest.raises(FileNotFoundError):
+        bridge.load(TINY, tmp_path / "missing.pth")
+
+
 def test_what_cannot_be_read_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # as where it is not installed
     with pytest.raises(ImportError, match="only PyTorch can read this file"):

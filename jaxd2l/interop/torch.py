@@ -303,7 +303,15 @@ def _read_file(path: Path) -> Any:
             f"{path}: only PyTorch can read this file, and it is not installed; convert it with "
             f"safetensors.torch.save_file where it is"
         ) from error
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise  # no such file, no permission
+    except Exception as error:  # PyTorch raises several kinds, and advises weights_only=False
+        raise ValueError(
+            f"{path}: PyTorch cannot read it with weights_only=True ({type(error).__name__}): it is "
+            f"damaged, or holds more than tensors; save module.state_dict() from a source you trust"
+        ) from None
 
 
 def _checked(value: Any, item: Item) -> Array:
