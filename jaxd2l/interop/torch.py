@@ -20,7 +20,7 @@ import numpy as np
 from jaxd2l.checkpoint import load_flat
 from jaxd2l.checkpoint.safetensors import shown
 from jaxd2l.interop.torch_layout import Array, Leaf, Network, Place, places
-from jaxd2l.interop.torch_names import Names, current_key, module_names, names_of
+from jaxd2l.interop.torch_names import FAMILIES, Names, current_key, module_names, names_of
 from jaxd2l.layers import BatchNorm, Conv, Layer, Parallel, Repeat, Serial, Split, Tied
 from jaxd2l.layers.core import Params, Shape, State
 from jaxd2l.layers.shapes import array_paths
@@ -221,7 +221,8 @@ def _plan(
         raise ValueError("input_shape can only be left out where a convolution comes first")
     try:
         rank = len(conv.kernel)
-        (first, *_), size = _items(places(net, (*(SIZE,) * rank, conv.groups)), names)
+        guess = SIZE if names else max(family.size for family in FAMILIES)  # large enough for all
+        (first, *_), size = _items(places(net, (*(guess,) * rank, conv.groups)), names)
         if first.place.layer != conv:
             raise ValueError(f"{first.place.path!r} comes before the first convolution")
         shape = (*(size,) * rank, (channels(first) or 1) * conv.groups)
@@ -309,8 +310,8 @@ def _read_file(path: Path) -> Any:
         raise  # no such file, no permission
     except Exception as error:  # PyTorch raises several kinds, and advises weights_only=False
         raise ValueError(
-            f"{path}: PyTorch cannot read it with weights_only=True ({type(error).__name__}): it is "
-            f"damaged, or holds more than tensors; save module.state_dict() from a source you trust"
+            f"{path}: PyTorch cannot read it with weights_only=True ({type(error).__name__}): it "
+            f"is damaged, or holds more than tensors; save module.state_dict() anew"
         ) from None
 
 
