@@ -17,6 +17,7 @@ from jaxd2l.checkpoint.safetensors import write
 from jaxd2l.interop import torch as bridge
 from jaxd2l.interop.torch_layout import places
 from jaxd2l.interop.torch_names import FAMILIES, current_key
+from jaxd2l.models.inception import inception_v3_auxiliary
 from jaxd2l.models.resnet import resnet
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -198,6 +199,8 @@ def test_the_input_shape_comes_from_the_first_convolution_and_the_family():
     assert params["b"]["kernel"].shape == (111 * 111 * 4, 2)
     assert same(bridge.export(net, params, state, names=SAME), weights)
     assert {family.name: family.size for family in FAMILIES}["inception_v3"] == 299
+    with pytest.raises(ValueError, match=r"missing: 'AuxLogits\.fc\.bias'"):  # 224 is too small
+        bridge.load(inception_v3_auxiliary(10), {})
     dense = layers.Serial([layers.Flatten(), layers.Dense("b", 2)])
     with pytest.raises(ValueError, match="input_shape can only be left out"):
         bridge.load(dense, weights, names=SAME)
@@ -252,12 +255,12 @@ def test_everything_that_does_not_fit_is_listed_at_once():
     weights["fc.weight"] = weights["fc.weight"].T
     weights["fc.bias"] = np.zeros(3, int)
     weights["aux.fc.weight"] = weights["extra"] = np.zeros(1)
-    weights["conv1.weight"] = {"a": 1}
+    weights["conv1.weight"] = [1]
     with pytest.raises(ValueError, match="do not fit the network") as caught:
         bridge.load(TINY, weights, (8, 8, 3))
     assert str(caught.value).splitlines() == [
         "load: the weights do not fit the network (6 problems):",
-        "  'conv1.weight' is a dict, not an array",
+        "  'conv1.weight' is a list, not an array",
         "  missing: 'bn1.bias', for 'params/bn1/bias'",
         "  'fc.weight': shape (4, 3), 'params/output/kernel' needs (3, 4)",
         "  'fc.bias': int64 is not floating point",
@@ -371,9 +374,7 @@ def test_what_pytorch_refuses_is_refused_without_its_advice(tmp_path, monkeypatc
         raise RuntimeError("pass weights_only=False")
 
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
-    with pytest.raises(
-        ValueError, match=r"a\.pth: .*\(RuntimeError\): it is damaged"
-    ) as told:
+    with pytest.raises(ValueError, match=r"a\.pth: .*\(RuntimeError\): it is damaged") as told:
         bridge.load(TINY, tmp_path / "a.pth")
     assert "weights_only=False" not in str(told.value)
     assert told.value.__suppress_context__
@@ -387,6 +388,8 @@ def test_what_cannot_be_read_is_refused(tmp_path, monkeypatch):
         bridge.load(TINY, tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"a\.npz: expected a \.safetensors, \.pth or \.pt file"):
         bridge.load(TINY, tmp_path / "a.npz")
+    with pytest.raises(ValueError, match=r"'net' holds a dict: .*\['net'\], and pass that"):
+        bridge.load(TINY, {"epoch": 3, "net": random_weights(TINY, (8, 8, 3))})
     with pytest.raises(TypeError, match="got a list"):
         bridge.load(TINY, [1])
     with pytest.raises(TypeError, match=r"got a Module; pass module.state_dict\(\)"):

@@ -116,13 +116,17 @@ QUICK = [
     *itertools.product(SMALL, TOLERANCE),
     *(("googlenet", "float64"), ("inception_v3", "float32")),
 ]
-#: Rounding errors grow with the depth: in float32 only the deepest of a family beside the quick.
+#: Rounding errors grow with the depth: in float32 only a deep one of a family beside the quick.
 DEEP = [
-    *("alexnet", "vgg19 narrow", "resnet152", "densenet201", "googlenet heads"),
-    *("inception_v3 heads", "mobilenet_v2", "shufflenet_v2_x2_0", "squeezenet1_0"),
+    *("alexnet", "vgg19 narrow", "resnet152", "densenet121", "inception_v3 heads"),
+    *("mobilenet_v2", "shufflenet_v2_x2_0", "squeezenet1_0"),
 ]
 RUNS = [*QUICK, *itertools.product(DEEP, TOLERANCE)]
-RUNS += [(name, "float64") for name in CASES if (name, "float64") not in RUNS]
+RUNS += [
+    (name, "float64")
+    for name in CASES
+    if (name, "float64") not in RUNS and name != "inception_v3"  # it is inside the one with heads
+]
 
 
 @pytest.fixture(scope="module")

@@ -284,6 +284,12 @@ def _read(source: Any, old: bool) -> dict[str, Any]:
             f"load: expected a state_dict (names to arrays) or the path of a file, got a "
             f"{type(source).__name__}{hint}"
         )
+    nested = [key for key, value in source.items() if isinstance(value, Mapping)]
+    if nested:
+        raise ValueError(
+            f"load: {nested[0]!r} holds a dict: take the state_dict out, as in "
+            f"torch.load(path, weights_only=True)[{nested[0]!r}], and pass that"
+        )
     if not old:
         return dict(source)
     made = {current_key(str(key)): value for key, value in source.items()}
