@@ -89,7 +89,17 @@ def made(names):
 
 
 # What XLA takes longest to compile.
-LONG = ("d2l.d", "d2l.g", "colornet", "densenet", "erfnet", "googlenet", "inception", "mobilenet", "xception")
+LONG = (
+    "d2l.d",
+    "d2l.g",
+    "colornet",
+    "densenet",
+    "erfnet",
+    "googlenet",
+    "inception",
+    "mobilenet",
+    "xception",
+)
 
 
 @pytest.mark.parametrize(
