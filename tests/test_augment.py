@@ -11,8 +11,8 @@ from hypothesis import given
 from PIL import Image
 
 from jaxd2l import records
+from jaxd2l.ops import adjust, color
 from jaxd2l.ops import augment as aug
-from jaxd2l.ops import color
 
 FAST = {"xla_backend_optimization_level": 0}  # to compile: every program runs once
 jit = functools.partial(jax.jit, compiler_options=FAST)
@@ -202,10 +202,10 @@ def test_a_resized_crop_is_the_box_of_its_key_resized():
 @pytest.mark.parametrize(
     ("step", "adjust", "low", "high"),
     [
-        (aug.RandomBrightness(0.4), color.adjust_brightness, 0.6, 1.4),
-        (aug.RandomContrast(0.4), color.adjust_contrast, 0.6, 1.4),
-        (aug.RandomSaturation(2.0), color.adjust_saturation, 0.0, 3.0),
-        (aug.RandomHue(0.25), color.adjust_hue, -0.25, 0.25),
+        (aug.RandomBrightness(0.4), adjust.adjust_brightness, 0.6, 1.4),
+        (aug.RandomContrast(0.4), adjust.adjust_contrast, 0.6, 1.4),
+        (aug.RandomSaturation(2.0), adjust.adjust_saturation, 0.0, 3.0),
+        (aug.RandomHue(0.25), adjust.adjust_hue, -0.25, 0.25),
     ],
     ids=["brightness", "contrast", "saturation", "hue"],
 )

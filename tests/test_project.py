@@ -49,11 +49,12 @@ LONG = {
 # Functions whose docstring has no example. Keep these short, and the last one shrinking.
 HELPERS = {  # used by other modules of the library, not by its users
     "jaxd2l.checks.assert_spatial_shape",
+    "jaxd2l.ops.color.at_least_float32",
     "jaxd2l.ops.conv.add_bias",
     "jaxd2l.ops.conv.check_arrays",
     "jaxd2l.ops.conv.output_sizes",
-    "jaxd2l.ops.initializers.check_dtype",
-    "jaxd2l.ops.initializers.sample_dtype",
+    "jaxd2l.ops.sampling.check_dtype",
+    "jaxd2l.ops.sampling.sample_dtype",
 }
 NEED_FILES = {  # mean nothing without files or a terminal: see their tests and the README
     "jaxd2l.checkpoint.file.load",

@@ -36,8 +36,8 @@ from jaxd2l.layers.shapes import (
     split_shape,
     where_raised,
 )
-from jaxd2l.ops.initializers import Constant, Sampled, check_dtype, sample_dtype
-from jaxd2l.ops.sampling import chunks_of, standard_chunks
+from jaxd2l.ops.initializers import Constant
+from jaxd2l.ops.sampling import Sampled, check_dtype, chunks_of, sample_dtype, standard_chunks
 
 
 def init(

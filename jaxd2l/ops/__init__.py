@@ -1,6 +1,7 @@
 """Pure functions of arrays, one topic a module; they know nothing of layers."""
 
 from jaxd2l.ops import activations as activations
+from jaxd2l.ops import adjust as adjust
 from jaxd2l.ops import augment as augment
 from jaxd2l.ops import color as color
 from jaxd2l.ops import conv as conv

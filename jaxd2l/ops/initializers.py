@@ -14,11 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxd2l.ops.sampling import chunks_of, standard_chunks
+from jaxd2l.ops.sampling import Array, Fan, Sampled, check_dtype, sample_dtype
 from jaxd2l.records import record
-
-Array = jax.Array
-Fan = tuple[int, int]
 
 
 class Initializer(Protocol):
@@ -72,33 +69,6 @@ class Constant:
     ) -> Array:
         check_dtype(self, dtype)
         return jnp.full(shape, self.value, dtype)
-
-
-class Sampled:
-    """Base of the initialisers that stretch standard samples: shift + width * sample."""
-
-    #: What is stretched: "normal" or "uniform" (on [0, 1)).
-    sample: ClassVar[str]
-
-    def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
-        """(shift, width) for an array of that shape."""
-        raise NotImplementedError
-
-    def from_chunks(
-        self, chunks: Array, shape: tuple[int, ...], dtype: Any, fan: Fan | None
-    ) -> Array:
-        """The array made of the beginning of its standard samples (count, CHUNK)."""
-        shift, width = self.stretch(shape, fan)
-        samples = chunks.reshape(chunks.size)[: math.prod(shape)]
-        return (width * samples + shift).reshape(shape).astype(dtype)
-
-    def __call__(
-        self, key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32, fan: Fan | None = None
-    ) -> Array:
-        check_dtype(self, dtype)
-        count = chunks_of(math.prod(shape))
-        chunks = standard_chunks(self.sample, key[None], (count,), sample_dtype(dtype))
-        return self.from_chunks(chunks, shape, dtype, fan)
 
 
 @record
@@ -394,15 +364,3 @@ def _fan(owner: Any, shape: tuple[int, ...], fan: Fan | None) -> Fan:
             f"{type(owner).__name__}: fan must be (fan_in, fan_out), both from 1, got {fan!r}"
         )
     return fan
-
-
-def check_dtype(owner: Any, dtype: Any) -> None:
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(
-            f"{type(owner).__name__}: dtype must be floating point, got {jnp.dtype(dtype)}"
-        )
-
-
-def sample_dtype(dtype: Any) -> Any:
-    """At least float32: a half-precision sample is the rounded float32 sample."""
-    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype

@@ -7,14 +7,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxd2l.ops.adjust import adjust_brightness, adjust_contrast, adjust_hue, adjust_saturation
 from jaxd2l.ops.augment.core import Array, Augmentation, Shape
-from jaxd2l.ops.color import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-    rgb_to_gray,
-)
+from jaxd2l.ops.color import rgb_to_gray
 from jaxd2l.records import as_float, record
 
 Adjust = Callable[[Array, Array], Array]
@@ -47,7 +42,7 @@ def _scaled(adjust: Adjust, key: Array, image: Array, amount: float) -> Array:
 
 @record
 class RandomBrightness(_Adjustment):
-    """`color.adjust_brightness` by a factor uniform in [max(0, 1 - amount), 1 + amount].
+    """`adjust.adjust_brightness` by a factor uniform in [max(0, 1 - amount), 1 + amount].
 
     Source: torchvision `ColorJitter(brightness=amount)`; D2L 14.1.
 
@@ -65,7 +60,7 @@ class RandomBrightness(_Adjustment):
 
 @record
 class RandomContrast(_Adjustment):
-    """`color.adjust_contrast` by a factor uniform in [max(0, 1 - amount), 1 + amount].
+    """`adjust.adjust_contrast` by a factor uniform in [max(0, 1 - amount), 1 + amount].
 
     Source: torchvision `ColorJitter(contrast=amount)`; D2L 14.1.
 
@@ -83,7 +78,7 @@ class RandomContrast(_Adjustment):
 
 @record
 class RandomSaturation(_Adjustment):
-    """`color.adjust_saturation` by a factor uniform in [max(0, 1 - amount), 1 + amount].
+    """`adjust.adjust_saturation` by a factor uniform in [max(0, 1 - amount), 1 + amount].
 
     Source: torchvision `ColorJitter(saturation=amount)`; D2L 14.1.
 
@@ -101,7 +96,7 @@ class RandomSaturation(_Adjustment):
 
 @record
 class RandomHue(_Adjustment):
-    """`color.adjust_hue` by a turn uniform in [-amount, amount]; amount is at most 0.5.
+    """`adjust.adjust_hue` by a turn uniform in [-amount, amount]; amount is at most 0.5.
 
     Source: torchvision `ColorJitter(hue=amount)`; D2L 14.1.
 
