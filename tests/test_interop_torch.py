@@ -150,6 +150,7 @@ FLAT, DENSE = layers.Flatten(), layers.Dense("a", 8)
     [
         ([FLAT, layers.Parallel([layers.Identity(), DENSE], "add")], "Parallel"),
         ([FLAT, layers.Parallel([layers.Identity(), DENSE], "concat")], "Parallel"),
+        ([FLAT, layers.Parallel([layers.Identity(), layers.Identity()], "concat")], "Parallel"),
         ([FLAT, layers.Split([DENSE, layers.Dense("b", 2)])], "Split"),
         ([FLAT, layers.Tied("again", DENSE, to="a")], "Dense"),
         ([FLAT, layers.GroupNorm("gn", 2)], "GroupNorm"),
