@@ -743,3 +743,19 @@ def test_a_layer_must_define_apply():
 def test_flatten_of_no_examples():
     y = run(layers.Flatten(), {}, jnp.ones((0, 2, 3)))
     assert y.shape == (0, 6)
+
+
+def test_declared_arrays_are_those_that_init_makes(key):
+    block = layers.Serial([layers.WeightNorm(layers.Dense("wn", 4)), layers.BatchNorm("bn")])
+    net = layers.Serial(
+        [layers.Repeat(layers.Repeat(block, 2, name="inner"), 3), layers.PReLU("p")]
+    )
+    for dtype in (jnp.float32, jnp.bfloat16):
+        wanted = layers.declared(net, (4,), dtype=dtype)
+        made = jaxd2l.init(net, key, (4,), dtype=dtype)
+        assert jax.tree.map(lambda a: (a.shape, a.dtype), made) == jax.tree.map(
+            lambda a: (a.shape, a.dtype), wanted
+        )
+    assert made[0]["inner"]["wn"]["direction"].shape == (3, 2, 4, 4)
+    endless = layers.declared(layers.Repeat(layers.Dense("dense", 4), 10**12), (4,))
+    assert endless[0]["dense"]["kernel"].shape == (10**12, 4, 4)  # only said, not made

@@ -31,7 +31,7 @@ from jaxd2l.layers import (
     Serial,
     Split,
     Tied,
-    init,
+    declared,
 )
 from jaxd2l.layers.core import Array, Params, Shape, State, path_text
 from jaxd2l.layers.shapes import array_paths, check_network, check_shape, inner_path
@@ -284,7 +284,7 @@ def _load(
     what: str, net: Layer, given: Mapping[str, Any], input_shape: Any, names: Any, join: Any
 ) -> tuple[Params, State]:
     shape = check_shape(input_shape)
-    wanted = jax.eval_shape(lambda key: init(net, key, shape), jax.random.key(0))
+    wanted = declared(net, shape)
     left = dict(given)
     problems, arrays = [], {}
     for path, layer, place, leaf in _places(what, net, names, *wanted):

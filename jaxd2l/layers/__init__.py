@@ -24,6 +24,7 @@ from jaxd2l.layers.core import fold_path as fold_path
 from jaxd2l.layers.flax import FlaxModule as FlaxModule
 from jaxd2l.layers.images import Augment as Augment
 from jaxd2l.layers.images import ColorSpaces as ColorSpaces
+from jaxd2l.layers.initialize import declared as declared
 from jaxd2l.layers.initialize import init as init
 from jaxd2l.layers.linear import RBF as RBF
 from jaxd2l.layers.linear import ConstantDense as ConstantDense

@@ -90,6 +90,24 @@ def init(
     return params, state
 
 
+def declared(net: Layer, input_shape: Any, *, dtype: Any = jnp.float32) -> tuple[Params, State]:
+    """The shapes and dtypes of what `init` makes, as `jax.ShapeDtypeStruct`s; nothing is drawn.
+
+    Raises:
+      ValueError: a layer cannot take its input.
+
+    Example:
+      >>> from jaxd2l import layers
+      >>> params, state = declared(layers.Dense("head", 2), (3,))
+      >>> params["head"]["kernel"].shape
+      (3, 2)
+    """
+    check_network(net)
+    planned = _plan(net, check_shape(input_shape), jnp.dtype(dtype), ())
+    params, state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), planned)
+    return params, state
+
+
 @functools.lru_cache(maxsize=64)
 def _plan(
     net: Layer, shape: Shape, dtype: Any, overrides: tuple[tuple[str, Any], ...]

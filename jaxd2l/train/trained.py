@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxd2l import checkpoint
-from jaxd2l.layers import Layer, init
+from jaxd2l.layers import Layer, declared
 from jaxd2l.layers.shapes import check_shape
 
 
@@ -77,7 +77,7 @@ def load(path: str | os.PathLike[str], net: Layer | None = None) -> Trained:
         shape = check_shape(meta["input_shape"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
-    wanted = jax.eval_shape(lambda key: init(net, key, shape), jax.random.key(0))
+    wanted = declared(net, shape)
     target = dict(zip(("params", "state"), wanted, strict=True))
     flat = checkpoint.load_flat(file)
     named = {
