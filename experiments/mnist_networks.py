@@ -53,14 +53,17 @@ NETWORKS = {
     ),
     "alexnet": Case(lambda: d2l.alexnet(hidden=512), 67, 3, 3e-4, seeds=1),
     "vgg": Case(lambda: d2l.vgg(NARROW, hidden=512), 32, 5),
+    # Three of its ten classes are never learnt: its last block is ten channels wide with a ReLU
+    # after each convolution, the last included, and units that are 0 everywhere stay so. Rates of
+    # 1e-4 to 1e-3, SGD, warm-up, clipping, Xavier, biases of 1, no last ReLU: 55 to 72 % or less.
     "nin": Case(d2l.nin, 67, 5, 3e-4, seeds=1),
-    "googlenet": Case(d2l.googlenet, 32, 5, seeds=1),
+    "googlenet": Case(d2l.googlenet, 32, 3, seeds=1),
     "resnet18": Case(d2l.resnet18, 28, 3, seeds=1),
     "small_resnet": Case(small_resnet, 28, 10, 3e-3),
     "small_resnet_shifted": Case(
         lambda: Serial([Augment("augment", RandomShift(1)), small_resnet()]), 28, 10, 3e-3
     ),
-    "densenet": Case(d2l.densenet, 32, 5, seeds=1),
+    "densenet": Case(d2l.densenet, 32, 4, seeds=1),
 }
 
 
