@@ -57,7 +57,7 @@ NETWORKS = {
     # after each convolution, the last included, and units that are 0 everywhere stay so. Rates of
     # 1e-4 to 1e-3, SGD, warm-up, clipping, Xavier, biases of 1, no last ReLU: 55 to 72 % or less.
     "nin": Case(d2l.nin, 67, 5, 3e-4, seeds=1),
-    "googlenet": Case(d2l.googlenet, 32, 3, seeds=1),
+    "googlenet": Case(d2l.googlenet, 32, 5, seeds=1),
     "resnet18": Case(d2l.resnet18, 28, 3, seeds=1),
     "small_resnet": Case(small_resnet, 28, 10, 3e-3),
     "small_resnet_shifted": Case(
