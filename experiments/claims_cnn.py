@@ -9,8 +9,8 @@ factor of 2 apart, five seeds; every network at the rate that suits it best.
 Found: C130 depends: at the small rate 0.05 ReLU is there 1.9 times as soon, at the best rate of
 each it is not sooner, and three times never. C131 open: it costs 1.0 [-0.4, 2.5] epochs and saves
 -0.3 [-2.1, 1.4] % of test error. C132 open: 58 % of the parameters saved, but the gap of 9.5 %
-only by 1.3 [-1.2, 3.7] %. With --seeds 15 both stay open: norms cost 0.8 [0.05, 1.6] epochs and save
-0.3 [-0.7, 1.3] % of test error, and the gap shrinks by 0.3 [-0.7, 1.2] %.
+only by 1.3 [-1.2, 3.7] %. With --seeds 15 both stay open: norms cost 0.8 [0.05, 1.6] epochs and
+save 0.3 [-0.7, 1.3] % of test error, and the gap shrinks by 0.3 [-0.7, 1.2] %.
 """
 
 import argparse

@@ -8,8 +8,8 @@ the 8x8 digits, five seeds. Low rank: the second kernel as a matrix of C_out row
 columns, truncated after training. Pruning: the smallest weights of every kernel set to 0, with and
 without three more epochs in which they stay 0.
 Found: C135 open: 90 % of the energy takes 25 of 32 singular values; at most 1 % of test error is
-added from rank 24 [18, 30] on, which saves 8 [-15, 32] % of the weights; with --seeds 15 it depends:
-from rank 21 [19, 23] on, which saves 20 [11, 28] %. C136 depends: with the
+added from rank 24 [18, 30] on, which saves 8 [-15, 32] % of the weights; with --seeds 15 it
+depends: from rank 21 [19, 23] on, which saves 20 [11, 28] %. C136 depends: with the
 epochs after pruning half of the weights can go (0.3 % added), without them 2.8 % is added; at 97 %
 nothing is left of the network.
 """
