@@ -72,7 +72,7 @@ class Sampled:
 
     def stretch(self, shape: tuple[int, ...], fan: Fan | None) -> tuple[float, float]:
         """(shift, width) for an array of that shape."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define stretch(shape, fan)")
 
     def from_chunks(
         self, chunks: Array, shape: tuple[int, ...], dtype: Any, fan: Fan | None

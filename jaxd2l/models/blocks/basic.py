@@ -9,10 +9,10 @@ from jaxd2l.ops.initializers import HeNormal
 RELU = Activation("relu")
 HE = HeNormal()
 
-#: So many identical blocks in a row are one `Repeat`: compiled once, parameters stacked. Measured
-#: on ResNet-152 with two CPU cores, train step of 8 images of 64x64 and of 128x128: compiled in 5 s
-#: for 14, run in 0.64 s for 1.05 and in 1.1 s for 2.8. ResNet-50 gains nothing (2 to 5 in a row).
-MANY = 8
+#: So many identical blocks in a row are one `Repeat`: compiled once, parameters stacked. ResNet-152
+#: then compiles in a third of the time and runs 1.6 to 2.3 times as fast on two CPU cores; ResNet-50,
+#: with 2 to 5 in a row, gains little (scripts/stacking.py).
+STACK_FROM = 8
 
 
 def conv(
@@ -91,6 +91,6 @@ def repeated(unit: Callable[[str], Layer], count: int, first: int = 1) -> list[L
       >>> repeated(lambda name: Dense(name, 4), 8)
       [Repeat(layer=Dense(name='units', features=4), times=8)]
     """
-    if count >= MANY:
+    if count >= STACK_FROM:
         return [Repeat(unit("units"), count)]
     return [unit(f"unit{i}") for i in range(first, first + count)]
