@@ -10,8 +10,8 @@ RELU = Activation("relu")
 HE = HeNormal()
 
 #: So many identical blocks in a row are one `Repeat`: compiled once, parameters stacked. ResNet-152
-#: then compiles in a third of the time and runs 1.6 to 2.3 times as fast on two CPU cores; ResNet-50,
-#: with 2 to 5 in a row, gains little (scripts/stacking.py).
+#: then compiles in a third of the time and runs about twice as fast on two CPU cores; ResNet-50, with
+#: 2 to 5 in a row, gains little (scripts/stacking.py).
 STACK_FROM = 8
 
 
