@@ -9,9 +9,9 @@ from jaxd2l.ops.initializers import HeNormal
 RELU = Activation("relu")
 HE = HeNormal()
 
-#: So many identical blocks in a row are one `Repeat`: compiled once, parameters stacked. ResNet-152
-#: then compiles in a third of the time and runs about twice as fast on two CPU cores; ResNet-50, with
-#: 2 to 5 in a row, gains little (scripts/stacking.py).
+#: So many identical blocks in a row are one `Repeat`: compiled once, parameters stacked. So
+#: ResNet-152 compiles in a third of the time and runs about twice as fast on two CPU cores, while
+#: ResNet-50, with 2 to 5 in a row, gains little (scripts/stacking.py).
 STACK_FROM = 8
 
 
