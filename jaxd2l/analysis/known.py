@@ -1,0 +1,97 @@
+"""Values inside a jaxpr that do not depend on its inputs, computed only when somebody asks.
+
+An analysis of a jaxpr seldom needs numbers: the start of a slice, the indices of a gather, the
+counter of a loop, the matrix of a resize. `Known` puts the computation off until then.
+"""
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core
+
+
+class NotConcrete(Exception):
+    """The value exists only at run time: it is traced, or computing it has an effect."""
+
+
+class Known:
+    """A value that does not depend on the inputs of the function under analysis.
+
+    Attributes:
+      structural: whether the value follows from the program text alone (literals, iota, integer
+        and boolean arrays) and not from arrays of floats closed over, which are taken for
+        parameters: a parameter that happens to be zero is still used.
+    """
+
+    __slots__ = ("_compute", "_inputs", "_value", "structural")
+
+    def __init__(
+        self, compute: Callable[..., Any], inputs: Sequence["Known"] = (), structural: bool = True
+    ) -> None:
+        self._compute: Callable[..., Any] | None = compute
+        self._inputs = inputs
+        self._value: Any = None
+        self.structural = structural
+
+    def value(self) -> Any:
+        """The value, computed now together with all that it needs.
+
+        Raises:
+          NotConcrete: it cannot be computed before run time.
+        """
+        waiting = [self]  # not recursive: a loop makes long chains
+        while waiting:
+            known = waiting[-1]
+            if known._compute is None:
+                waiting.pop()
+                continue
+            missing = [other for other in known._inputs if other._compute is not None]
+            if missing:
+                waiting.extend(missing)
+                continue
+            known._value = known._compute(*(other._value for other in known._inputs))
+            known._compute, known._inputs = None, ()
+            waiting.pop()
+        return self._value
+
+    def array(self) -> np.ndarray:
+        """The value as a NumPy array.
+
+        Raises:
+          NotConcrete: it cannot be computed before run time.
+        """
+        return np.asarray(self.value())
+
+
+def constant(value: Any) -> Known:
+    """A literal, or an array that the function closes over."""
+
+    def compute() -> Any:
+        if isinstance(value, jax.core.Tracer):
+            raise NotConcrete("a traced value")
+        return value
+
+    dtype = getattr(value, "dtype", None)
+    index = isinstance(dtype, np.dtype) and dtype.kind in "iub"
+    return Known(compute, structural=index or np.ndim(value) == 0)
+
+
+def evaluate(eqn: core.JaxprEqn, inputs: Sequence[Known]) -> list[Known]:
+    """The results of an equation all of whose inputs are known, computed when asked for."""
+
+    def compute(*values: Any) -> Any:
+        if eqn.effects:
+            raise NotConcrete(f"{eqn.primitive} has effects")
+        params = eqn.primitive.get_bind_params(eqn.params)
+        with jax.ensure_compile_time_eval():
+            out = eqn.primitive.bind(*values, **params)
+        return out if eqn.primitive.multiple_results else (out,)
+
+    structural = all(known.structural for known in inputs)
+    results = Known(compute, inputs, structural)
+    return [
+        Known(operator.itemgetter(i), (results,), structural) for i in range(len(eqn.outvars))
+    ]
