@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeAlias
 
-from .sizes import Window
+from .sizes import Window, as_int
 
 Interval: TypeAlias = tuple[int, int]
 
@@ -24,6 +24,10 @@ class ReceptiveField:
     input pixel; negative numbers are padding, since the borders of the image are ignored. Inside
     its interval a unit need not see every pixel (dilation).
 
+    Three fields need more than windows: a reversed axis has a negative shift; with shift 0 all
+    units see the same, for instance the `whole` input; and with shift None the units follow no
+    pattern (circular padding, a cumulative sum), so that `intervals` lists them all.
+
     `ReceptiveField()` is that of the input itself. Grow one with `then` and `union`.
 
     Example:
@@ -33,9 +37,11 @@ class ReceptiveField:
     """
 
     intervals: tuple[Interval | None, ...] = ((0, 0),)
-    shift: int = 1
+    shift: int | None = 1
 
     def __post_init__(self) -> None:
+        if self.shift is None:
+            return
         # Keep the shortest period, so that equal fields compare equal.
         period = len(self.intervals)
         for short in range(1, period):
@@ -47,17 +53,31 @@ class ReceptiveField:
                 object.__setattr__(self, "shift", shift)
                 return
 
+    @classmethod
+    def whole(cls, size: int) -> ReceptiveField:
+        """The field of units that all see the whole input of `size` pixels.
+
+        Example:
+          >>> field = ReceptiveField.whole(28)
+          >>> field.size, field.jump, field.start
+          (28, 0, 0)
+        """
+        return cls(((0, as_int(size, "size", 1) - 1),), 0)
+
     @property
     def size(self) -> int:
         """The number of pixels from the first to the last seen; the largest over the units."""
         return max((i[1] - i[0] + 1 for i in self.intervals if i is not None), default=0)
 
     @property
-    def jump(self) -> int | Fraction:
+    def jump(self) -> int | Fraction | None:
         """How many input pixels lie between neighbouring units: the effective stride.
 
-        A `Fraction` where it is not whole (after a transposed window).
+        A `Fraction` where it is not whole (after a transposed window), 0 where all units see the
+        same, None where the units follow no pattern.
         """
+        if self.shift is None:
+            return None
         return _plain(Fraction(self.shift, len(self.intervals)))
 
     @property
@@ -87,10 +107,11 @@ class ReceptiveField:
 
         Raises:
           TypeError: not a `Window`.
+          ValueError: the units follow no pattern, so what lies in the padding is not known.
         """
         if not isinstance(window, Window):
             raise TypeError(f"expected a Window(kernel, stride, padding), got {window!r}")
-        units, shift = len(self.intervals), self.shift
+        units, shift = len(self.intervals), self._regular_shift()
         if window.transposed:
             units *= window.stride
         else:
@@ -101,20 +122,27 @@ class ReceptiveField:
         """The field of a sum or concatenation of two branches: the hull of both.
 
         Raises:
-          ValueError: the branches have different jumps, so their units do not stay aligned.
+          ValueError: the branches have different jumps, so their units do not stay aligned, or
+            units that follow no pattern.
 
         Example:
           >>> branch = ReceptiveField().then(Window(3, padding=1))
           >>> branch.union(ReceptiveField()).size
           3
         """
-        if self.jump != other.jump:
+        jumps = [Fraction(f._regular_shift(), len(f.intervals)) for f in (self, other)]
+        if jumps[0] != jumps[1]:
             raise ValueError(
                 f"branches with different jumps cannot be joined: {self.jump} and {other.jump}"
             )
         units = math.lcm(len(self.intervals), len(other.intervals))
         pairs = [(self.interval(i), other.interval(i)) for i in range(units)]
-        return ReceptiveField(tuple(_hull(pair) for pair in pairs), int(self.jump * units))
+        return ReceptiveField(tuple(_hull(pair) for pair in pairs), int(jumps[0] * units))
+
+    def _regular_shift(self) -> int:
+        if self.shift is None:
+            raise ValueError("the units of this field follow no pattern; it cannot be continued")
+        return self.shift
 
     def _hull(self, units: range) -> Interval | None:
         """The hull of what evenly spaced `units` see; only one period at each end can matter."""
@@ -123,7 +151,9 @@ class ReceptiveField:
         return _hull(self.interval(unit) for unit in ends)
 
 
-def _at(intervals: tuple[Interval | None, ...], shift: int, unit: int) -> Interval | None:
+def _at(intervals: tuple[Interval | None, ...], shift: int | None, unit: int) -> Interval | None:
+    if shift is None:
+        return intervals[unit] if 0 <= unit < len(intervals) else None
     turns, phase = divmod(unit, len(intervals))
     seen = intervals[phase]
     return None if seen is None else (seen[0] + turns * shift, seen[1] + turns * shift)
