@@ -65,12 +65,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"jaxd2l {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    add = subparsers.add_parser("models", help="list the networks and their options")
+    add = subparsers.add_parser("models", help="list the networks, their options and inputs")
     add.set_defaults(run=commands.models)
 
     add = subparsers.add_parser("summary", help="print the table of a network")
     add.add_argument("name", metavar="NAME", help="the network, see `jaxd2l models`")
-    add.add_argument("--input", type=_size, required=True, help="input size, such as 28,28,1")
+    add.add_argument(
+        "--input",
+        type=_size,
+        metavar="H,W,C",
+        help="size of one input, such as 28,28,1 (default: the published one, see `jaxd2l models`)",
+    )
     _add_set(add)
     form = add.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as a JSON object")

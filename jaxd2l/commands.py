@@ -28,7 +28,7 @@ def _build(name: str, options: dict[str, Any]) -> Any:
 
 
 def models(arguments: argparse.Namespace) -> int:
-    """List the networks with their options."""
+    """List the networks with their options and inputs."""
     from jaxd2l import models
 
     for name in models.names():
@@ -38,15 +38,16 @@ def models(arguments: argparse.Namespace) -> int:
             for k, v in models.options(name).items()
         ]
         print(f"    options: {', '.join(options) or 'none'}")
+        print(f"    input: {'x'.join(map(str, models.input_shape(name)))}")
     return 0
 
 
 def summary(arguments: argparse.Namespace) -> int:
     """Print the table of a network."""
-    from jaxd2l import analysis
+    from jaxd2l import analysis, models
 
     net = _build(arguments.name, dict(arguments.set))
-    table = analysis.summarize(net, arguments.input)
+    table = analysis.summarize(net, arguments.input or models.input_shape(arguments.name))
     if arguments.json:
         print(table.to_json())
     else:

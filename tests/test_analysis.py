@@ -57,16 +57,17 @@ def test_text_and_markdown_show_every_row_and_totals_with_separators():
     assert text[2].split() == ["input", "28x28x1"]
     assert text[3].split() == ["conv1", "28x28x6", "5", "1", "-2", "156", "117,600"]
     assert text[10].split() == ["dense1", "120", "whole", "-", "-", "48,120", "48,000"]
-    assert text[-2:] == [
+    assert text[-3:] == [
         "parameters 61,706 (246,824 bytes)",
         "MACs per example 416,520 (833,040 FLOPs)",
+        "activations per example 61,544 bytes in training, 37,632 in inference",
     ]
-    assert len({len(line) for line in text[3:-3]}) == 1  # right-aligned
+    assert len({len(line) for line in text[3:-4]}) == 1  # right-aligned
     markdown = lenet.to_markdown().splitlines()
     assert {line.count("|") for line in markdown[: len(lenet.rows) + 3]} == {8}
     assert markdown[1] == "| :-- | --: | --: | --: | --: | --: | --: |"
     assert markdown[3] == "| conv1 | 28x28x6 | 5 | 1 | -2 | 156 | 117,600 |"
-    assert markdown[-1] == "- MACs per example 416,520 (833,040 FLOPs)"
+    assert markdown[-2] == "- MACs per example 416,520 (833,040 FLOPs)"
 
 
 def test_statistics_and_bytes_by_dtype():
@@ -86,8 +87,16 @@ def test_json_parses_and_writes_fractions_as_strings():
     assert data["rows"][0]["output_shape"] == [6, 10, 1]
     assert data["parameters"] == 17
     assert set(data) == {
-        "rows", "input_shape", "parameters", "macs", "statistics", "parameter_bytes",
+        "rows", "input_shape", "parameters", "macs", "flops", "statistics", "parameter_bytes",
+        "activation_bytes_training", "activation_bytes_inference",
     }  # fmt: skip
+    assert set(data["rows"][0]) == {
+        "path", "kind", "output_shape", "parameters", "macs", "flops", "receptive_field", "jump",
+        "start", "exceeds_input", "activation_bytes",
+    }  # fmt: skip
+    products = (3 * 4 - 2) * (5 * 4 - 2)  # of taps that the padding does not crop
+    assert data["flops"] == data["rows"][0]["flops"] == 2 * products
+    assert data["rows"][0]["activation_bytes"] == 4 * 60
     assert json.loads(table(layers.Dense("d", 2), (3,)).to_json())["rows"][0]["jump"] is None
 
 

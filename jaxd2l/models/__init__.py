@@ -105,6 +105,28 @@ _BOOK: tuple[Callable[..., Layer], ...] = (
     d2l.vgg,
 )
 _MODELS = {f.__name__: f for f in _PUBLISHED} | {f"d2l.{f.__name__}": f for f in _BOOK}
+_INPUTS: dict[str, tuple[int, ...]] = {
+    "colornet": (32, 32, 3),
+    "d2l.alexnet": (224, 224, 1),
+    "d2l.densenet": (96, 96, 1),
+    "d2l.googlenet": (96, 96, 1),
+    "d2l.nin": (224, 224, 1),
+    "d2l.resnet18": (96, 96, 1),
+    "d2l.vgg": (224, 224, 1),
+    "erfnet": (512, 1024, 3),
+    "highway": (28, 28, 1),
+    "highway_cnn": (28, 28, 1),
+    "igc": (32, 32, 3),
+    "inception_v3": (299, 299, 3),
+    "lenet": (28, 28, 1),
+    "linear_regression": (2,),
+    "logistic_regression": (4,),
+    "mlp": (28, 28, 1),
+    "polynomial_regression": (1,),
+    "softmax_regression": (28, 28, 1),
+    "xception": (299, 299, 3),
+}
+_IMAGENET = (224, 224, 3)
 
 
 def names() -> tuple[str, ...]:
@@ -148,6 +170,22 @@ def build(name: str, **given: Any) -> Layer:
             f"the network {name!r} has no option {unknown[0]!r}; it has {sorted(options(name))}"
         )
     return function(**given)
+
+
+def input_shape(name: str) -> tuple[int, ...]:
+    """The size of one input that the network was published with, without the batch axis.
+
+    Many take other sizes too. Regressions take any number of features; theirs are small.
+
+    Raises:
+      ValueError: there is no network of that name.
+
+    Example:
+      >>> input_shape("inception_v3"), input_shape("d2l.resnet18")
+      ((299, 299, 3), (96, 96, 1))
+    """
+    _find(name)
+    return _INPUTS.get(name, _IMAGENET)
 
 
 def description(name: str) -> str:

@@ -1,0 +1,240 @@
+"""The interpreter behind `summarize`: one pass over a network that measures each of its layers."""
+
+import dataclasses
+import math
+from fractions import Fraction
+from typing import Any
+
+import jax
+
+from jaxd2l.geometry import ReceptiveField, Window
+from jaxd2l.layers.basic import Flatten, Identity, Reshape
+from jaxd2l.layers.composites import Parallel, Repeat, Serial, Split, Tied
+from jaxd2l.layers.core import Layer, Shape, path_text
+from jaxd2l.layers.initialize import declared
+from jaxd2l.layers.shapes import combined_shape, inner_path, label_of, numbered, split_shape
+
+#: The receptive field along each spatial axis; None when every output sees the whole input.
+Fields = tuple[ReceptiveField, ...] | None
+
+#: Layers whose output is their input, at most under another shape: they take no memory.
+_VIEWS = (Identity, Flatten, Reshape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer of a summary. Sizes are of one example; the fields have one entry per axis.
+
+    Attributes:
+      path: where the layer stands, `stage1/conv1`.
+      kind: its type.
+      output_shape: without the batch axis.
+      parameters: how many trained numbers.
+      macs: multiply-accumulates of one example (1 MAC = 2 FLOPs); None where they are not known.
+      receptive_field: pixels from the first to the last that one unit sees, per axis; None when
+        it sees the whole input.
+      jump: pixels between neighbouring units (the effective stride), per axis.
+      start: the first pixel that unit 0 sees (negative: in the padding), per axis.
+      exceeds_input: the layer combines units that each see more than the network's input already,
+        so it adds depth, not context; see `summarize`.
+      activation_bytes: of the array that the layer makes; 0 where it makes none but passes its
+        input on (identity, flatten, reshape).
+    """
+
+    path: str
+    kind: str
+    output_shape: Shape
+    parameters: int
+    macs: int | None
+    receptive_field: tuple[int, ...] | None
+    jump: tuple[int | Fraction | None, ...] | None
+    start: tuple[int | None, ...] | None
+    exceeds_input: bool
+    activation_bytes: int
+
+    @property
+    def flops(self) -> int | None:
+        """2 * macs: a multiplication and an addition each; None where they are not known."""
+        return None if self.macs is None else 2 * self.macs
+
+
+@dataclasses.dataclass
+class _Buffer:
+    """An array in memory, and how many still have to read it."""
+
+    bytes: int
+    readers: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class _Map:
+    """What flows from layer to layer: a feature map.
+
+    `extent` is the network's input along the axes of `fields`.
+    """
+
+    shape: Shape
+    fields: Fields
+    extent: Shape
+    buffer: _Buffer
+
+
+class Measure:
+    """A network measured: rows, running statistics, bytes of arrays, most bytes alive at once."""
+
+    def __init__(self, net: Layer, shape: Shape, dtype: Any) -> None:
+        self.dtype = dtype
+        self.rows: list[Row] = []
+        self.statistics = 0
+        self.parameter_bytes = 0
+        self.alive = 0
+        self.most_alive = 0
+        start = _Map(shape, (ReceptiveField(),) * len(shape[:-1]), shape[:-1], self._new(shape))
+        self.input_bytes = start.buffer.bytes
+        self._layer(net, (), start, tied=False)
+
+    def _layer(self, layer: Layer, path: tuple[str, ...], x: _Map, tied: bool) -> _Map:
+        path = inner_path(path, layer)
+        match layer:
+            case Serial(children):
+                for child in children:
+                    x = self._layer(child, path, x, tied)
+                return x
+            case Parallel(branches, combine) | Split(branches, combine):
+                return self._branches(layer, branches, combine, path, x, tied)
+            case Repeat(child, times):
+                for i in range(times):
+                    x = self._layer(child, numbered(layer, path, i), x, tied)
+                return x
+            case Tied(_, child, _):
+                return self._layer(child, path, x, True)
+            case _:
+                return self._leaf(layer, path, x, tied)
+
+    def _branches(
+        self, layer: Layer, branches: Any, combine: str, path: Any, x: _Map, tied: bool
+    ) -> _Map:
+        x.buffer.readers += len(branches) - 1
+        part = x
+        if isinstance(layer, Split):
+            part = dataclasses.replace(x, shape=split_shape(x.shape, len(branches), path))
+        ends = [self._layer(branch, path, part, tied) for branch in branches]
+        out = combined_shape(combine, [end.shape for end in ends], path)
+        fields = _union([end.fields for end in ends], path)
+        joined, made = ends[0].buffer, 0  # one branch alone is passed on
+        if len(ends) > 1:
+            joined = self._new(out)
+            made = joined.bytes
+            for end in ends:
+                self._read(end.buffer)
+        self._row((*path, combine), type(layer).__name__, out, fields, made=made)
+        return _Map(out, fields, ends[0].extent, joined)
+
+    def _leaf(self, layer: Layer, path: tuple[str, ...], x: _Map, tied: bool) -> _Map:
+        out = tuple(layer.output_shape(x.shape))
+        windows = layer.windows(x.shape)
+        fields, extent, exceeds = x.fields, x.extent, False
+        if windows is None:
+            fields = None
+        elif windows and fields is not None:
+            complete = all(f.size > n for f, n in zip(fields, extent, strict=True))
+            exceeds = complete and any(map(_combines, windows))
+            fields = tuple(f.then(w) for f, w in zip(fields, windows, strict=True))
+        elif fields is not None:  # an embedding: what was the feature axis is now a spatial one
+            new = len(out) - len(x.shape)
+            fields += (ReceptiveField(),) * new
+            extent += x.shape[-1:] * new
+        parameters = 0 if tied else self._arrays(layer, x.shape)
+        made = x.buffer
+        if not isinstance(layer, _VIEWS):
+            made = self._new(out)
+            self._read(x.buffer)
+        where = path if layer.name else (*path, label_of(layer))
+        self._row(
+            where,
+            type(layer).__name__,
+            out,
+            fields,
+            parameters,
+            layer.macs(x.shape),
+            exceeds,
+            0 if made is x.buffer else made.bytes,
+        )
+        return _Map(out, fields, extent, made)
+
+    def _row(
+        self,
+        path: tuple[str, ...],
+        kind: str,
+        out: Shape,
+        fields: Fields,
+        parameters: int = 0,
+        macs: int | None = 0,
+        exceeds: bool = False,
+        made: int = 0,
+    ) -> None:
+        self.rows.append(
+            Row(
+                path_text(path),
+                kind,
+                out,
+                parameters,
+                macs,
+                None if fields is None else tuple(f.size for f in fields),
+                None if fields is None else tuple(f.jump for f in fields),
+                None if fields is None else tuple(f.start for f in fields),
+                exceeds,
+                made,
+            )
+        )
+
+    def _arrays(self, layer: Layer, shape: Shape) -> int:
+        """How many parameters a leaf has; its statistics and bytes are added up."""
+        params: Any = layer.parameters(shape)
+        state: Any = layer.statistics(shape)
+        if type(layer).init is not Layer.init:  # it makes its own arrays, as a Flax module does
+            params, state = declared(layer, shape, dtype=self.dtype)
+        params, state = (jax.tree.leaves(tree, is_leaf=_has_shape) for tree in (params, state))
+        sizes = [math.prod(a.shape) for a in params], [math.prod(a.shape) for a in state]
+        self.statistics += sum(sizes[1])
+        for array, size in zip((*params, *state), (*sizes[0], *sizes[1]), strict=True):
+            self.parameter_bytes += size * getattr(array, "dtype", self.dtype).itemsize
+        return sum(sizes[0])
+
+    # Memory: a layer's output is made while its input is still there.
+
+    def _new(self, shape: Shape) -> _Buffer:
+        buffer = _Buffer(math.prod(shape) * self.dtype.itemsize)
+        self.alive += buffer.bytes
+        self.most_alive = max(self.most_alive, self.alive)
+        return buffer
+
+    def _read(self, buffer: _Buffer) -> None:
+        """The last reader frees it."""
+        buffer.readers -= 1
+        if not buffer.readers:
+            self.alive -= buffer.bytes
+
+
+def _combines(window: Window) -> bool:
+    """Whether some output reads more than one unit."""
+    phases = window.stride if window.transposed else 1
+    return any(len(window.reads(unit)) > 1 for unit in range(phases))
+
+
+def _has_shape(value: Any) -> bool:
+    return hasattr(value, "shape")
+
+
+def _union(ends: list[Fields], path: tuple[str, ...]) -> Fields:
+    known = [fields for fields in ends if fields is not None]
+    if len(known) < len(ends):
+        return None
+    joined = known[0]
+    for fields in known[1:]:
+        try:
+            joined = tuple(a.union(b) for a, b in zip(joined, fields, strict=True))
+        except ValueError as error:
+            error.add_note(f"in the branches at {path_text(path) or 'the top level'!r}")
+            raise
+    return joined
