@@ -1,0 +1,560 @@
+"""What the results of each primitive see, given what its operands see along one input axis.
+
+A rule takes the equation and its operands, each `Seen` or, where it does not depend on the input,
+`Known`, at least one of them `Seen`; it gives the `Seen` of the first result. Results of a
+primitive that has several all see that, with their own shapes, unless the rule gives a list.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+from jax.extend import core
+
+from jaxd2l.analysis.known import Known, NotConcrete
+from jaxd2l.analysis.seen import NONE, Seen, joined, masked, reshaped, transposed, union
+
+Operand: TypeAlias = Seen | Known
+Rule: TypeAlias = Callable[[core.JaxprEqn, Sequence[Operand]], Seen | list[Seen]]
+
+_Rule = TypeVar("_Rule", bound=Rule)
+
+RULES: dict[str, Rule] = {}
+
+ELEMENTWISE = [
+    "abs",
+    "acos",
+    "acosh",
+    "add",
+    "add_any",
+    "and",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "bessel_i0e",
+    "bessel_i1e",
+    "cbrt",
+    "ceil",
+    "clamp",
+    "clz",
+    "complex",
+    "conj",
+    "convert_element_type",
+    "copy",
+    "copy_p",
+    "cos",
+    "cosh",
+    "digamma",
+    "div",
+    "eq",
+    "eq_to",
+    "erf",
+    "erf_inv",
+    "erfc",
+    "exp",
+    "exp2",
+    "expm1",
+    "floor",
+    "ge",
+    "gt",
+    "igamma",
+    "igamma_grad_a",
+    "igammac",
+    "imag",
+    "integer_pow",
+    "is_finite",
+    "le",
+    "le_to",
+    "lgamma",
+    "log",
+    "log1p",
+    "logistic",
+    "lt",
+    "lt_to",
+    "max",
+    "min",
+    "mul",
+    "mulhi",
+    "name",
+    "ne",
+    "neg",
+    "nextafter",
+    "not",
+    "or",
+    "pcast",
+    "polygamma",
+    "population_count",
+    "pow",
+    "preventing_cse",
+    "psum",
+    "psum2",
+    "psum_invariant",
+    "pmax",
+    "pmin",
+    "pvary",
+    "random_gamma_grad",
+    "real",
+    "reduce_precision",
+    "regularized_incomplete_beta",
+    "rem",
+    "reshard",
+    "mesh_cast",
+    "round",
+    "rsqrt",
+    "select_and_add",
+    "shift_left",
+    "shift_right_arithmetic",
+    "shift_right_logical",
+    "sharding_constraint",
+    "sign",
+    "sin",
+    "sinh",
+    "sqrt",
+    "square",
+    "sub",
+    "tan",
+    "tanh",
+    "threefry2x32",
+    "xor",
+    "zeta",
+]
+
+
+def rule(*names: str) -> Callable[[_Rule], _Rule]:
+    """Enter a rule for these primitives."""
+
+    def enter(function: _Rule) -> _Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return enter
+
+
+def shape_of(atom: Any) -> tuple[int, ...]:
+    """The shape of an input or a result of an equation."""
+    return tuple(getattr(atom.aval, "shape", ()))
+
+
+def out_shape(eqn: core.JaxprEqn) -> tuple[int, ...]:
+    """The shape of the first result."""
+    return shape_of(eqn.outvars[0])
+
+
+def spread_over(seen: Seen, shape: tuple[int, ...]) -> Seen:
+    """All elements of an array of `shape` see what all elements of this one see."""
+    for axis in range(len(seen.shape)):
+        seen = seen.hull(axis)
+    if math.prod(shape) == 0 or math.prod(seen.shape) == 0:
+        return Seen.nothing(seen.pixels, shape)
+    return Seen.uniform(seen.pixels, shape, seen.lo.item(), seen.hi.item())
+
+
+def fitted(seen: Seen, shape: tuple[int, ...]) -> Seen:
+    """An operand as it meets a result of `shape`: itself, or a scalar broadcast."""
+    return seen if seen.shape == shape else spread_over(seen, shape)
+
+
+def seen_only(operands: Sequence[Operand]) -> list[Seen]:
+    """The operands that depend on the input."""
+    return [operand for operand in operands if isinstance(operand, Seen)]
+
+
+def elementwise(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    """Each element of the result sees what the elements at its place see."""
+    shape = out_shape(eqn)
+    return union([fitted(seen, shape) for seen in seen_only(operands)])
+
+
+rule(*ELEMENTWISE)(elementwise)
+
+
+@rule("bitcast_convert_type")
+def _bitcast(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    (seen,), shape = seen_only(operands), out_shape(eqn)
+    if len(shape) > len(seen.shape):
+        return seen.inserted(len(seen.shape), shape[-1])
+    return seen.hull(len(shape)).without(len(shape)) if len(shape) < len(seen.shape) else seen
+
+
+@rule("select_n")
+def _select(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    shape = out_shape(eqn)
+    which, *cases = operands
+    if isinstance(which, Seen) or not which.structural:
+        return elementwise(eqn, operands)
+    try:
+        chosen = which.array().astype(np.int64)
+    except NotConcrete:
+        return elementwise(eqn, operands)
+    chosen = _narrowed(chosen) if chosen.shape else chosen.reshape((1,) * len(shape))
+    parts = [
+        masked(case, chosen == i) if (chosen == i).any() else Seen.nothing(case.pixels, shape)
+        for i, case in enumerate(cases)
+        if isinstance(case, Seen)
+    ]
+    return union(parts)
+
+
+def _narrowed(values: np.ndarray) -> np.ndarray:
+    """The same with size 1 along the axes on which nothing changes."""
+    for axis in range(values.ndim):
+        if values.shape[axis] and (values == values.take([0], axis)).all():
+            values = values.take([0], axis)
+    return values
+
+
+# --- shapes ---------------------------------------------------------------------------------------
+
+
+@rule("broadcast_in_dim")
+def _broadcast(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    seen, shape = seen_only(operands)[0], out_shape(eqn)
+    if math.prod(shape) == 0:
+        return Seen.nothing(seen.pixels, shape)
+    places = dict(zip(eqn.params["broadcast_dimensions"], range(len(seen.shape)), strict=True))
+    for axis in reversed(range(len(seen.shape))):
+        wide = shape[eqn.params["broadcast_dimensions"][axis]]
+        if seen.shape[axis] != wide:
+            seen = seen.without(axis).inserted(axis, wide)
+    for axis, size in enumerate(shape):
+        if axis not in places:
+            seen = seen.inserted(axis, size)
+    return seen
+
+
+@rule("reshape")
+def _reshape(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    return reshaped(seen_only(operands)[0], out_shape(eqn))
+
+
+@rule("squeeze", "expand_dims")
+def _squeeze(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    return reshaped(seen_only(operands)[0], out_shape(eqn))
+
+
+@rule("transpose")
+def _transpose(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    return transposed(seen_only(operands)[0], eqn.params["permutation"])
+
+
+@rule("rev")
+def _rev(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    seen = seen_only(operands)[0]
+    for axis in eqn.params["dimensions"]:
+        size = seen.shape[axis]
+        seen = seen.window(axis, size, start=size - 1, stride=-1)
+    return seen
+
+
+@rule("slice")
+def _slice(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    seen, shape = seen_only(operands)[0], out_shape(eqn)
+    strides = eqn.params["strides"] or (1,) * len(shape)
+    for axis, (start, stride) in enumerate(zip(eqn.params["start_indices"], strides, strict=True)):
+        if seen.shape[axis] != shape[axis] or start or stride != 1:
+            seen = seen.window(axis, shape[axis], start, stride)
+    return seen
+
+
+@rule("split")
+def _split(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> list[Seen]:
+    seen, axis, start, parts = seen_only(operands)[0], eqn.params["axis"], 0, []
+    for size in eqn.params["sizes"]:
+        parts.append(seen.window(axis, size, start))
+        start += size
+    return parts
+
+
+@rule("pad")
+def _pad(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    operand, value = operands
+    shape, parts = out_shape(eqn), []
+    if isinstance(operand, Seen):
+        for axis, (low, _, interior) in enumerate(eqn.params["padding_config"]):
+            if operand.shape[axis] != shape[axis] or low or interior:
+                operand = operand.window(axis, shape[axis], -low, spread=interior + 1)
+        parts.append(operand)
+    if isinstance(value, Seen):
+        parts.append(spread_over(value, shape))
+    return union(parts)
+
+
+@rule("concatenate")
+def _concatenate(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    pixels = seen_only(operands)[0].pixels
+    parts = [
+        operand if isinstance(operand, Seen) else Seen.nothing(pixels, shape_of(atom))
+        for operand, atom in zip(operands, eqn.invars, strict=True)
+    ]
+    return joined(parts, eqn.params["dimension"])
+
+
+# --- reductions -----------------------------------------------------------------------------------
+
+
+def _reduced(seen: Seen, axes: Sequence[int]) -> Seen:
+    for axis in sorted(axes, reverse=True):
+        seen = seen.hull(axis)
+        if not seen.shape[axis]:
+            rest = seen.shape[:axis] + seen.shape[axis + 1 :]
+            seen = Seen.nothing(seen.pixels, rest)
+        else:
+            seen = seen.without(axis)
+    return seen
+
+
+@rule(
+    *(f"reduce_{kind}" for kind in ("sum", "prod", "max", "min", "and", "or", "xor")),
+    *("argmax", "argmin"),
+)
+def _reduce(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    return _reduced(seen_only(operands)[0], eqn.params["axes"])
+
+
+@rule("reduce")
+def _generic_reduce(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    """Operands, then as many initial values, with a jaxpr of the program's own."""
+    shape, half = out_shape(eqn), len(operands) // 2
+    arrays = [_reduced(s, eqn.params["dimensions"]) for s in seen_only(operands[:half])]
+    return union(arrays + [spread_over(s, shape) for s in seen_only(operands[half:])])
+
+
+@rule("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+def _cumulative(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    return seen_only(operands)[0].accumulated(eqn.params["axis"], eqn.params["reverse"])
+
+
+@rule("sort")
+def _sort(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    return union(seen_only(operands)).hull(eqn.params["dimension"])
+
+
+@rule("top_k", "approx_top_k")
+def _top_k(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    seen, shape = seen_only(operands)[0], out_shape(eqn)
+    axis = eqn.params.get("axis", eqn.params.get("reduction_dimension", -1)) % len(shape)
+    return seen.hull(axis).resized(axis, shape[axis])
+
+
+@rule("fft")
+def _fft(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    seen, shape = seen_only(operands)[0], out_shape(eqn)
+    for axis in range(len(shape) - len(eqn.params["fft_lengths"]), len(shape)):
+        seen = seen.hull(axis).resized(axis, shape[axis])
+    return seen
+
+
+@rule("cholesky", "lu", "qr", "geqrf", "householder_product", "eigh", "eig", "svd", "schur")
+@rule("triangular_solve", "tridiagonal_solve", "lu_pivots_to_permutation", "hessenberg")
+def _matrices(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> list[Seen]:
+    """Every matrix of a batch of them is mixed; the leading axes are the batch."""
+    batch = max(len(shape_of(atom)) for atom in eqn.invars) - 2
+    if eqn.primitive.name == "lu_pivots_to_permutation":
+        batch += 1
+    results = []
+    for out in eqn.outvars:
+        shape = shape_of(out)
+        parts = []
+        for seen in seen_only(operands):
+            for axis in reversed(range(batch, len(seen.shape))):
+                seen = seen.hull(axis)
+                if axis >= len(shape):
+                    seen = seen.without(axis)
+                else:
+                    seen = seen.resized(axis, shape[axis])
+            for axis in range(len(seen.shape), len(shape)):
+                seen = seen.inserted(axis, shape[axis])
+            parts.append(seen)
+        results.append(union(parts))
+    return results
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+@rule(*(f"reduce_window{kind}" for kind in ("", "_sum", "_max", "_min")))
+def _reduce_window(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    params, shape = eqn.params, out_shape(eqn)
+    arrays = operands if len(operands) == 1 else operands[: len(operands) // 2]
+    scalars = operands[len(arrays) :]
+    seen = union(seen_only(arrays)) if seen_only(arrays) else None
+    parts = []
+    if seen is not None:
+        for axis, taps in enumerate(params["window_dimensions"]):
+            low = params["padding"][axis][0]
+            geometry = (
+                -low,
+                params["window_strides"][axis],
+                taps,
+                params["window_dilation"][axis],
+                params["base_dilation"][axis],
+            )
+            if geometry != (0, 1, 1, 1, 1) or seen.shape[axis] != shape[axis]:
+                seen = seen.window(axis, shape[axis], *geometry)
+        parts.append(seen)
+    return union(parts + [spread_over(scalar, shape) for scalar in seen_only(scalars)])
+
+
+@rule("select_and_scatter_add", "select_and_gather_add")
+def _select_and_scatter(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    """The gradients of max pooling: a window chooses one of its elements."""
+    params, shape = eqn.params, out_shape(eqn)
+    first, second = operands[:2]
+    gather = eqn.primitive.name == "select_and_gather_add"
+    small, large = (None, union(seen_only(operands))) if gather else (first, second)
+    parts = [small] if isinstance(small, Seen) else []
+    windows = list(
+        zip(params["window_dimensions"], params["window_strides"], params["padding"], strict=True)
+    )
+    if isinstance(large, Seen):
+        count = shape if gather else shape_of(eqn.invars[0])
+        for axis, (taps, stride, (low, _)) in enumerate(windows):
+            spacing = params["window_dilation"][axis] if gather else 1
+            spread = params["base_dilation"][axis] if gather else 1
+            large = large.window(axis, count[axis], -low, stride, taps, spacing, spread)
+        parts.append(large)
+    seen = union(parts)
+    if not gather:  # back: element j gets from the windows that contain it
+        for axis, (taps, stride, (low, _)) in enumerate(windows):
+            seen = seen.window(axis, shape[axis], low - taps + 1, 1, taps, 1, stride)
+    return seen
+
+
+def _convolved(
+    eqn: core.JaxprEqn,
+    operands: Sequence[Operand],
+    specs: tuple[Sequence[int], Sequence[int], Sequence[int]],
+    batch_groups: int,
+) -> Seen:
+    params, shape = eqn.params, out_shape(eqn)
+    (lhs, rhs), (lhs_spec, rhs_spec, out_spec) = operands, specs
+    kernel = shape_of(eqn.invars[1])
+    parts = []
+    if isinstance(lhs, Seen):
+        for place, axis in enumerate(lhs_spec[2:]):
+            lhs = lhs.window(
+                axis,
+                shape[out_spec[2 + place]],
+                -params["padding"][place][0],
+                params["window_strides"][place],
+                kernel[rhs_spec[2 + place]],
+                params["rhs_dilation"][place],
+                params["lhs_dilation"][place],
+            )
+        if batch_groups > 1:
+            lhs = lhs.hull(lhs_spec[0])
+        lhs = lhs.resized(lhs_spec[0], shape[out_spec[0]]) if batch_groups > 1 else lhs
+        lhs = _mixed_channels(lhs, lhs_spec[1], shape[out_spec[1]], params["feature_group_count"])
+        order = [0] * len(shape)
+        for source, target in zip(lhs_spec, out_spec, strict=True):
+            order[target] = source
+        parts.append(transposed(lhs, order))
+    if isinstance(rhs, Seen):
+        rhs = _reduced(rhs, [axis for axis in range(len(kernel)) if axis != rhs_spec[0]])
+        for axis, size in enumerate(shape):
+            if axis != out_spec[1]:
+                rhs = rhs.inserted(axis, size)
+        parts.append(rhs)
+    return union(parts)
+
+
+def _mixed_channels(seen: Seen, axis: int, out: int, groups: int) -> Seen:
+    """Every output channel sees all the channels of its group."""
+    if groups == 1 or seen.same_along(axis):
+        return seen.hull(axis).resized(axis, out)
+    split = (*seen.shape[:axis], groups, seen.shape[axis] // groups, *seen.shape[axis + 1 :])
+    seen = reshaped(seen, split).hull(axis + 1).resized(axis + 1, out // groups)
+    return reshaped(seen, (*seen.shape[:axis], out, *seen.shape[axis + 2 :]))
+
+
+@rule("conv_general_dilated")
+def _conv(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    numbers = eqn.params["dimension_numbers"]
+    specs = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
+    return _convolved(eqn, operands, specs, eqn.params["batch_group_count"])
+
+
+@rule("conv")
+def _own_conv(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    """The library's convolution: channels last (`ops.conv_primitive`)."""
+    last = len(out_shape(eqn)) - 1
+    spec = (0, last, *range(1, last))
+    return _convolved(eqn, operands, (spec, (last, last - 1, *range(last - 1)), spec), 1)
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+@rule("dot_general")
+def _dot(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    (contracted, batched) = eqn.params["dimension_numbers"]
+    shape, batch = out_shape(eqn), len(batched[0])
+    sides = []
+    for side in (0, 1):
+        axes = {*contracted[side], *batched[side]}
+        rank = len(shape_of(eqn.invars[side]))
+        sides.append([axis for axis in range(rank) if axis not in axes])  # free
+    parts = []
+    for side, operand in enumerate(operands):
+        if not isinstance(operand, Seen):
+            continue
+        other, free = 1 - side, len(sides[side])
+        order = (*batched[side], *sides[side], *contracted[side])
+        seen = transposed(operand, order)  # (batch, free, contracted)
+        used = _nonzero(operands[other], seen, batch + free, contracted[other], sides[other])
+        sizes = [shape_of(eqn.invars[other])[axis] for axis in sides[other]]
+        if used is None:
+            seen = _reduced(seen, range(batch + free, len(order)))
+            for size in sizes:
+                seen = seen.inserted(len(seen.shape), size)
+        else:
+            seen = _selected(seen, batch + free, used, sizes)
+        if side == 1 and sizes:  # (batch, free of rhs, free of lhs)
+            rank = len(seen.shape)
+            place = [*range(batch), *range(batch + free, rank), *range(batch, batch + free)]
+            seen = transposed(seen, place)
+        parts.append(seen)
+    return union(parts)
+
+
+def _nonzero(
+    other: Operand, seen: Seen, first: int, contracted: Sequence[int], free: Sequence[int]
+) -> np.ndarray | None:
+    """Which contracted element (rows) each free element (columns) of a matrix that follows from the
+    program text uses; None if it uses all, or if that makes no difference.
+    """
+    varying = [axis for axis in range(first, len(seen.shape)) if not seen.same_along(axis)]
+    if not varying or isinstance(other, Seen) or not other.structural:
+        return None
+    try:
+        matrix = other.array() != 0
+    except NotConcrete:
+        return None
+    rest = tuple(a for a in range(matrix.ndim) if a not in contracted and a not in free)
+    matrix = matrix.any(rest, keepdims=True).transpose(*contracted, *free, *rest)
+    if matrix.all():
+        return None
+    rows = math.prod(matrix.shape[: len(contracted)])
+    matrix = matrix.reshape(rows, -1)
+    return matrix if matrix.size * seen.lo.size < 1 << 24 else None
+
+
+def _selected(seen: Seen, first: int, used: np.ndarray, sizes: Sequence[int]) -> Seen:
+    """The last axes, from `first` on, replaced by those of `sizes`: column j sees the rows that it
+    uses.
+    """
+    seen = reshaped(seen, (*seen.shape[:first], used.shape[0])).listed(first)
+    columns = range(used.shape[1])
+    lo, hi = (
+        np.stack(
+            [part.compress(used[:, j], -1).min(-1, initial=int(NONE)) * sign for j in columns],
+            -1,
+        )
+        for part, sign in ((seen.lo, 1), (-seen.hi, -1))
+    )
+    shape = (*seen.shape[:first], used.shape[1])
+    result = seen.with_(shape, lo, hi, seen.steps).tidy(first)
+    return reshaped(result, (*seen.shape[:first], *sizes))
