@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from jaxd2l import data as data
     from jaxd2l import interop as interop
     from jaxd2l import plot as plot
+    from jaxd2l import testing as testing
     from jaxd2l import train as train
 
 __version__ = "0.1.0"
 
 # Imported when first used, so that `import jaxd2l` costs little more than `import jax`.
-_LATER = ("checkpoint", "data", "interop", "plot", "train")
+_LATER = ("checkpoint", "data", "interop", "plot", "testing", "train")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -25,14 +25,14 @@ ORDER = [
     {"layers"},
     {"models"},
     {"analysis", "checkpoint", "data", "interop", "optim", "parallel", "plot", "train"},
-    {"recipes"},
+    {"recipes", "testing"},
     {"jaxd2l"},  # the package's own __init__: what a first-time user types
     {"commands"},
     {"cli"},
     {"__main__"},
 ]
 # Imported inside the function that needs them, so that `import jaxd2l` stays cheap.
-LATE = {"matplotlib", "sklearn", "PIL", "pandas", "torch", "flax", "tqdm", "orbax"}
+LATE = {"matplotlib", "sklearn", "PIL", "pandas", "torch", "flax", "tqdm", "orbax", "hypothesis"}
 OUTSIDE = {"tests", "experiments", "scripts"}
 UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 UNSAFE_CALLS = {"eval", "exec", "__import__"}
@@ -217,6 +217,7 @@ def test_imports_go_one_way_and_nothing_unsafe_is_used():
         ("jaxd2l.geometry", "import jaxd2l.records", "geometry imports records"),
         ("jaxd2l.train.loop", "if True:\n    import tqdm", "imports tqdm at the top"),
         ("jaxd2l.data.x", "class A:\n    from PIL import Image", "imports PIL at the top"),
+        ("jaxd2l.testing.x", "import hypothesis.strategies", "imports hypothesis at the top"),
         ("jaxd2l.ops.conv", "def f():\n    import chex", "imports chex"),
         ("jaxd2l.data.x", "def f():\n    import pickle", "can run code"),
         ("jaxd2l.data.x", "from tests.conftest import key", "not part of the library"),
