@@ -79,7 +79,8 @@ def _stretched(tiles: np.ndarray) -> np.ndarray:
     return np.where(size > 0, (tiles - low) / np.where(size > 0, size, 1), 0.5)
 
 
-def _finite(array: Any, where: str) -> np.ndarray:
+def finite(array: Any, where: str) -> np.ndarray:
+    """The array in float64, refused if it cannot be drawn."""
     values = np.asarray(array, np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"{where}: holds NaN or infinite values, which cannot be drawn")
@@ -113,7 +114,7 @@ def _tiles(images: Any, what: str) -> np.ndarray:
     shape = np.shape(images)
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
         raise ValueError(f"{what} must have shape (n, h, w, 1 or 3), got {shape}")
-    values = _finite(images, what)
+    values = finite(images, what)
     return np.broadcast_to(values, (*shape[:3], 3))
 
 
@@ -138,7 +139,7 @@ def kernels(kernel: Any, path: str | os.PathLike[str], title: str = "", columns:
     """
     if np.ndim(kernel) != 4 or 0 in np.shape(kernel):
         raise ValueError(f"kernels: kernel must be (kh, kw, in, out), got {np.shape(kernel)}")
-    values = _finite(kernel, "kernels: kernel").transpose(3, 0, 1, 2)  # (out, kh, kw, in)
+    values = finite(kernel, "kernels: kernel").transpose(3, 0, 1, 2)  # (out, kh, kw, in)
     values = _stretched(values)
     n, kh, kw, channels = values.shape
     if channels in (1, 3):
@@ -191,7 +192,7 @@ def feature_maps(
         raise ValueError(
             f"feature_maps: the output of {layer!r} must be (h, w, c), got {y.shape[1:]}"
         )
-    maps = _finite(y[0], f"feature_maps: the output of {layer!r}").transpose(2, 0, 1)[..., None]
+    maps = finite(y[0], f"feature_maps: the output of {layer!r}").transpose(2, 0, 1)[..., None]
     tiles = np.broadcast_to(_stretched(maps), (*maps.shape[:3], 3))
     rows = [str(i) for i in range(0, len(tiles), as_int(columns, "columns", 1))]
     return _draw(tiles, path, title or layer, columns, rows)
