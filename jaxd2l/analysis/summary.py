@@ -110,7 +110,7 @@ def _totals(summary: Summary) -> list[str]:
         size = "x".join(map(str, summary.input_shape[:-1] or summary.input_shape))
         read, add = ("layer reads", "it adds") if flagged == 1 else ("layers read", "they add")
         lines.append(
-            f"* {flagged} {read} units that already see more than the {size} input: "
+            f"* {flagged} {read} units that already see more than the input ({size}): "
             f"{add} depth, not context"
         )
     return lines
