@@ -86,12 +86,28 @@ def evaluate(eqn: core.JaxprEqn, inputs: Sequence[Known]) -> list[Known]:
         if eqn.effects:
             raise NotConcrete(f"{eqn.primitive} has effects")
         params = eqn.primitive.get_bind_params(eqn.params)
-        with jax.ensure_compile_time_eval():
-            out = eqn.primitive.bind(*values, **params)
+        try:
+            with jax.ensure_compile_time_eval():
+                out = eqn.primitive.bind(*values, **params)
+        except Exception as error:  # a collective outside its mesh, a platform that is not here
+            raise NotConcrete(f"{eqn.primitive} cannot be computed here") from error
         return out if eqn.primitive.multiple_results else (out,)
 
-    structural = all(known.structural for known in inputs)
+    structural = all(known.structural for known in inputs) and not _arbitrary(eqn)
     results = Known(compute, inputs, structural)
-    return [
-        Known(operator.itemgetter(i), (results,), structural) for i in range(len(eqn.outvars))
-    ]
+    return [Known(operator.itemgetter(i), (results,), structural) for i in range(len(eqn.outvars))]
+
+
+def _arbitrary(eqn: core.JaxprEqn) -> bool:
+    """Whether random numbers or arrays closed over make the results, here or in a loop inside."""
+    if eqn.primitive.name.startswith(("random_", "rng_", "threefry", "philox")):
+        return True
+    for param in eqn.params.values():
+        for inner in param if isinstance(param, tuple | list) else (param,):
+            if isinstance(inner, core.ClosedJaxpr):
+                if not all(constant(const).structural for const in inner.consts):
+                    return True
+                inner = inner.jaxpr
+            if isinstance(inner, core.Jaxpr) and any(_arbitrary(eqn) for eqn in inner.eqns):
+                return True
+    return False

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxd2l.analysis.interpreter import Value, follow
-from jaxd2l.analysis.known import Known, constant
+from jaxd2l.analysis.known import Known
 from jaxd2l.analysis.seen import Seen
 from jaxd2l.geometry import ReceptiveField, as_int
 
@@ -19,36 +19,115 @@ def receptive_field(
     *,
     dtype: Any = jnp.float32,
 ) -> Any:
-    """What each output unit of any JAX function of one array sees of its input, axis by axis.
+    """What each unit of the output of any JAX function of one array sees of its input.
 
-    `f` is traced, not run, and its jaxpr is followed from the input on.
+    `f` may be a model of Flax, Equinox, Haiku or a plain function, its parameters closed over. It
+    is traced, not run; its jaxpr is followed from the input on, and for every element in between
+    the first and the last pixel that it depends on is known exactly. Then unit u of the output
+    depends on no pixel of the image outside of `field.interval(u)`.
+
+    What counts is the program, not the numbers: a parameter that is zero is still used, and
+    x - x depends on x. Integer and boolean arrays and what is computed without parameters are
+    looked into: the indices of a gather, a constant mask of `where`, the matrix of
+    `jax.image.resize`. Padding, by a convolution, `jnp.pad` or concatenated zeros, continues the
+    pattern of the image beyond its borders, as in `geometry.ReceptiveField`: `start` may be
+    negative. A value that mixes all positions of an axis, as a global pool does, sees the pixels
+    of the image and no padding.
+
+    Args:
+      f: a function of one array. It may return several arrays.
+      input_shape: of that array, with its batch axis if f has one.
+      axes: the spatial axes of the input; by default all but the first and the last.
+      dtype: of the input: `jnp.int32` for tokens.
+
+    Returns:
+      A tuple of `geometry.ReceptiveField`, one per spatial axis of the input; where f returns
+      several arrays, the same structure with such a tuple for each. The units are those along the
+      axis of the output that varies with the input axis: the one at the same place if it does,
+      else the first that does; the other axes (channels that see different pixels) are taken
+      together. `size` is that of the unit that sees most. The whole input is
+      `ReceptiveField.whole(n)`: size n, jump 0, start 0. Units that follow no pattern have the
+      jump None, and output that does not depend on the input has the size 0.
+
+    Raises:
+      TypeError, ValueError: f is not callable, or `input_shape` or `axes` cannot be.
+
+    Warns:
+      UserWarning: f uses a primitive of which it is not known what it reads, or a scan too long to
+        follow; it is named, and its results are taken to see the whole input.
+
+    Source: Araujo, Norris & Sim, Distill 2019, doi:10.23915/distill.00021, for stacks of windows.
 
     Example:
-      >>> from jax import lax
-      >>> def f(x):                                           # (n, h, w, c)
-      ...     return lax.reduce_window(x, 0.0, lax.add, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
-      >>> rows, columns = receptive_field(f, (1, 9, 9, 1))
-      >>> rows.size, rows.jump, rows.start
-      (3, 2, -1)
+      >>> import flax.linen as nn
+      >>> class Net(nn.Module):
+      ...     @nn.compact
+      ...     def __call__(self, x):                                  # (n, h, w, c)
+      ...         x = nn.relu(nn.Conv(8, (3, 3), strides=2)(x))
+      ...         return x + nn.Conv(8, (3, 3), kernel_dilation=2)(x)
+      >>> variables = Net().init(jax.random.key(0), jnp.ones((1, 32, 32, 1)))
+      >>> rows, columns = receptive_field(lambda x: Net().apply(variables, x), (1, 32, 32, 1))
+      >>> rows.size, rows.jump, rows.start, rows.interval(5)
+      (11, 2, -4, (6, 16))
+      >>> receptive_field(lambda x: x.mean((1, 2)), (1, 32, 32, 1))[0].size
+      32
     """
-    shape = tuple(as_int(n, "input_shape: each size", 0) for n in input_shape)
-    spatial = _axes(axes, len(shape))
-    closed, out = jax.make_jaxpr(f, return_shape=True)(jax.ShapeDtypeStruct(shape, dtype))
-    value = tuple(Seen.of_input(shape, axis) for axis in spatial)
-    results = follow(closed.jaxpr, [constant(c) for c in closed.consts], [value])
-    fields = [_fields(result, spatial, shape) for result in results]
+    if not callable(f):
+        raise TypeError(f"receptive_field: f must be a function of one array, got {f!r}")
+    shape = _shape(input_shape)
+    spatial = _axes(axes, shape)
+    traced = jax.make_jaxpr(f, return_shape=True)
+    try:
+        closed, out = traced(jax.ShapeDtypeStruct(shape, dtype))
+    except Exception as error:
+        error.add_note(f"receptive_field: while tracing f with an input of {dtype} {shape}")
+        raise
+    results = follow(closed, [_input(shape, spatial)], [shape[axis] for axis in spatial])
+    fields = [_fields(result, spatial) for result in results]
     return jax.tree.unflatten(jax.tree.structure(out), fields)
 
 
-def _axes(axes: Sequence[int] | None, rank: int) -> tuple[int, ...]:
+def _shape(input_shape: Any) -> tuple[int, ...]:
+    try:
+        sizes = tuple(input_shape)
+    except TypeError:
+        raise TypeError(
+            f"receptive_field: input_shape must be a tuple such as (1, 28, 28, 1), "
+            f"got {input_shape!r}"
+        ) from None
+    return tuple(as_int(n, "receptive_field: input_shape: each size", 0) for n in sizes)
+
+
+def _axes(axes: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    rank = len(shape)
     if axes is None:
+        if rank < 3:
+            raise ValueError(
+                f"receptive_field: of {shape} the first axis is taken for the batch and the last "
+                f"for the features, which leaves no other; name the spatial axes, axes=(0,)"
+            )
         return tuple(range(1, rank - 1))
-    return tuple(axis % rank for axis in axes)
+    try:
+        given = tuple(as_int(axis, "receptive_field: each of axes", -rank) for axis in axes)
+    except TypeError:
+        raise TypeError(
+            f"receptive_field: axes must be a tuple of integers such as (1, 2), got {axes!r}"
+        ) from None
+    if not given or any(axis >= rank for axis in given):
+        raise ValueError(f"receptive_field: axes {given} do not all exist in {shape}")
+    wanted = tuple(axis % rank for axis in given)
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"receptive_field: axes {given} name an axis twice")
+    return wanted
 
 
-def _fields(
-    value: Value, axes: tuple[int, ...], shape: tuple[int, ...]
-) -> tuple[ReceptiveField, ...]:
+def _input(shape: tuple[int, ...], axes: tuple[int, ...]) -> Value:
+    if 0 in shape:
+        return tuple(Seen.nothing(shape[axis], shape) for axis in axes)
+    return tuple(Seen.of_input(shape, axis) for axis in axes)
+
+
+def _fields(value: Value, axes: tuple[int, ...]) -> tuple[ReceptiveField, ...]:
     if isinstance(value, Known):
         return tuple(ReceptiveField((None,), 0) for _ in axes)
     return tuple(_field(seen, axis) for seen, axis in zip(value, axes, strict=True))

@@ -22,105 +22,19 @@ _Rule = TypeVar("_Rule", bound=Rule)
 
 RULES: dict[str, Rule] = {}
 
-ELEMENTWISE = [
-    "abs",
-    "acos",
-    "acosh",
-    "add",
-    "add_any",
-    "and",
-    "asin",
-    "asinh",
-    "atan",
-    "atan2",
-    "atanh",
-    "bessel_i0e",
-    "bessel_i1e",
-    "cbrt",
-    "ceil",
-    "clamp",
-    "clz",
-    "complex",
-    "conj",
-    "convert_element_type",
-    "copy",
-    "copy_p",
-    "cos",
-    "cosh",
-    "digamma",
-    "div",
-    "eq",
-    "eq_to",
-    "erf",
-    "erf_inv",
-    "erfc",
-    "exp",
-    "exp2",
-    "expm1",
-    "floor",
-    "ge",
-    "gt",
-    "igamma",
-    "igamma_grad_a",
-    "igammac",
-    "imag",
-    "integer_pow",
-    "is_finite",
-    "le",
-    "le_to",
-    "lgamma",
-    "log",
-    "log1p",
-    "logistic",
-    "lt",
-    "lt_to",
-    "max",
-    "min",
-    "mul",
-    "mulhi",
-    "name",
-    "ne",
-    "neg",
-    "nextafter",
-    "not",
-    "or",
-    "pcast",
-    "polygamma",
-    "population_count",
-    "pow",
-    "preventing_cse",
-    "psum",
-    "psum2",
-    "psum_invariant",
-    "pmax",
-    "pmin",
-    "pvary",
-    "random_gamma_grad",
-    "real",
-    "reduce_precision",
-    "regularized_incomplete_beta",
-    "rem",
-    "reshard",
-    "mesh_cast",
-    "round",
-    "rsqrt",
-    "select_and_add",
-    "shift_left",
-    "shift_right_arithmetic",
-    "shift_right_logical",
-    "sharding_constraint",
-    "sign",
-    "sin",
-    "sinh",
-    "sqrt",
-    "square",
-    "sub",
-    "tan",
-    "tanh",
-    "threefry2x32",
-    "xor",
-    "zeta",
-]
+ELEMENTWISE = """
+    abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt
+    ceil clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq
+    eq_to erf erf_inv erfc exp exp2 expm1 floor from_edtype ge gt igamma igamma_grad_a
+    igammac imag integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max
+    mesh_cast min mul mulhi name ne neg nextafter not one_minus_square or pbroadcast pcast
+    pin pmax pmin polygamma polynomial population_count pow preduced psum psum2
+    psum_invariant pvary random_gamma_grad real reduce_precision reduced_vary_cast
+    regularized_incomplete_beta rem reshard round rsqrt sharding_constraint shift_left
+    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stage stop_gradient
+    sub tan tanh threefry2x32 to_edtype unpin unreduced_psum vary_unreduced_cast
+    with_memory_space_constraint xor zeta
+"""
 
 
 def rule(*names: str) -> Callable[[_Rule], _Rule]:
@@ -168,7 +82,7 @@ def elementwise(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     return union([fitted(seen, shape) for seen in seen_only(operands)])
 
 
-rule(*ELEMENTWISE)(elementwise)
+rule(*ELEMENTWISE.split())(elementwise)
 
 
 @rule("bitcast_convert_type")
@@ -233,6 +147,36 @@ def _reshape(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
 @rule("squeeze", "expand_dims")
 def _squeeze(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     return reshaped(seen_only(operands)[0], out_shape(eqn))
+
+
+@rule("broadcast_to", "tile")
+def _tile(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    """The axes of the operand are the last ones; each is repeated as a whole, or broadcast."""
+    seen, shape = seen_only(operands)[0], out_shape(eqn)
+    for _ in range(len(shape) - len(seen.shape)):
+        seen = seen.inserted(0)
+    for axis, size in enumerate(shape):
+        if not size or not seen.shape[axis]:
+            return Seen.nothing(seen.pixels, shape)
+        if seen.shape[axis] != size:
+            seen = joined([seen] * (size // seen.shape[axis]), axis)
+    return seen
+
+
+@rule("stack")
+def _stack(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    pixels, axis = seen_only(operands)[0].pixels, eqn.params["axis"]
+    parts = [
+        (o if isinstance(o, Seen) else Seen.nothing(pixels, shape_of(atom))).inserted(axis)
+        for o, atom in zip(operands, eqn.invars, strict=True)
+    ]
+    return joined(parts, axis)
+
+
+@rule("unstack")
+def _unstack(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> list[Seen]:
+    seen, axis = seen_only(operands)[0], eqn.params["axis"]
+    return [seen.without(axis, i) for i in range(seen.shape[axis])]
 
 
 @rule("transpose")
@@ -361,10 +305,8 @@ def _matrices(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> list[Seen]:
         for seen in seen_only(operands):
             for axis in reversed(range(batch, len(seen.shape))):
                 seen = seen.hull(axis)
-                if axis >= len(shape):
-                    seen = seen.without(axis)
-                else:
-                    seen = seen.resized(axis, shape[axis])
+                gone = axis >= len(shape)
+                seen = seen.without(axis) if gone else seen.resized(axis, shape[axis])
             for axis in range(len(seen.shape), len(shape)):
                 seen = seen.inserted(axis, shape[axis])
             parts.append(seen)
@@ -490,8 +432,8 @@ def _own_conv(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
 
 @rule("dot_general")
 def _dot(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
-    (contracted, batched) = eqn.params["dimension_numbers"]
-    shape, batch = out_shape(eqn), len(batched[0])
+    contracted, batched = eqn.params["dimension_numbers"]
+    batch = len(batched[0])
     sides = []
     for side in (0, 1):
         axes = {*contracted[side], *batched[side]}

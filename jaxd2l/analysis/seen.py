@@ -332,7 +332,7 @@ def _rule(
     """(begin, step) such that from `begin` on, in the middle, entries repeat shifted, and at both
     ends they see the pixels of the image that the continued rule sees; None if there is none.
     """
-    rows, size = lo.shape
+    size = lo.shape[1]
     steps = lo[:, period:] - lo[:, :-period]
     same = (steps == hi[:, period:] - hi[:, :-period]) & ~empty[:, period:] & ~empty[:, :-period]
     void = empty[:, period:] & empty[:, :-period]
