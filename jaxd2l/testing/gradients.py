@@ -57,7 +57,7 @@ def assert_gradients_match(
       >>> assert_gradients_match(square, jnp.square, x, modes=["rev"])
       Traceback (most recent call last):
       AssertionError: reverse mode, args[0] (3,) float32: 3 of 3 elements differ, most at [2]: got
-      2.93621, wanted 5.87243, off by 2.93621, allowed 0.00202756
+      2.936214, wanted 5.8724279, off by 2.936214, allowed 0.0020275555
     """
     _check_call(args, order, modes, rtol, atol)
     inputs = {"args": jax.tree.map(jnp.asarray, args)}
@@ -221,6 +221,6 @@ def _difference(got: Any, wanted: Any, rtol: float | None, atol: float) -> str:
     worst = np.unravel_index(badness.argmax(), badness.shape)
     place = f" at [{', '.join(map(str, worst))}]" if worst else ""
     return (
-        f"{np.sum(~fine)} of {fine.size} elements differ, most{place}: got {got[worst]:.6g}, "
-        f"wanted {wanted[worst]:.6g}, off by {off[worst]:.6g}, allowed {allowed:.6g}"
+        f"{np.sum(~fine)} of {fine.size} elements differ, most{place}: got {got[worst]:.8g}, "
+        f"wanted {wanted[worst]:.8g}, off by {off[worst]:.8g}, allowed {allowed:.8g}"
     )
