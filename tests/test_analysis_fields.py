@@ -24,7 +24,7 @@ def ones(net, shape):
 
 
 def seen(net, shape):
-    """For each axis, {unit: (first, last) pixel seen}, by the Jacobian; (-1, -1) sees nothing."""
+    """For each axis (first, last) pixel seen by each unit, by the Jacobian; (-1, -1): none."""
     params, state = ones(net, shape)
     run = jax.jit(jax.jacrev(lambda x: jaxd2l.apply(net, params, state, x[None])[0][0]))
     jacobian = np.asarray(run(jnp.ones(shape))) != 0
@@ -182,8 +182,6 @@ def test_global_layers_see_the_whole_input(net):
     assert not any(row.exceeds_input for row in jaxd2l.summarize(net, (6, 2)).rows)
 
 
-STAGES = (((2, (2, 3), (2, 2), 2),), ((2, (2, 2), (2, 2), 2),), ((3, (2, 2), (2, 2), 2),))
-
 # Whole networks: NaN in one pixel reaches the centre where, and only where, the centre sees it.
 # Unlike the gradient it passes through every input of a maximum. (C107)
 
@@ -205,6 +203,9 @@ def prefix(net, shape):
         if all(first > 0 and first + size < pixels for first, size, pixels in ends):
             return part, row, [(int(first), int(first) + size - 1) for first, size, _ in ends]
     raise AssertionError("no part of the network fits")
+
+
+STAGES = (((2, (2, 3), (2, 2), 2),), ((2, (2, 2), (2, 2), 2),), ((3, (2, 2), (2, 2), 2),))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_the_largest_field_of_a_join_counts():
 def test_an_embedding_opens_an_axis_as_long_as_the_sentence():
     net = Serial([layers.Embedding("words", 9, 4), *chain(4)])
     assert flagged(net, (5,)) == ["3"]
-    assert "already see more than the input (5): they" in str(jaxd2l.summarize(net, (5,)))
+    assert "already see more than the input (5): it adds" in str(jaxd2l.summarize(net, (5,)))
 
 
 def test_vgg16_on_cifar():

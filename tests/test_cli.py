@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import math
 import os
 import re
 import struct
@@ -100,6 +101,8 @@ def test_models_lists_every_network_with_its_options(capsys):
     for name in models.names():
         assert f"{name}\n" in out
     assert "options: num_classes=10, activation='relu', pooling='max', batch_norm=False" in out
+    assert out.count("    input: ") == len(models.names())
+    assert "    input: 299x299x3\n" in out
 
 
 @pytest.mark.smoke
@@ -119,6 +122,37 @@ def test_summary_as_text_json_and_markdown(capsys):
     assert "conv1_bn" in markdown
     assert cli.main(["summary", "mlp", "--input", "28,28,1", "--set", "hidden=(300,100)"]) == 0
     assert "266,610" in capsys.readouterr().out  # the MLP of LeCun et al. 1998
+
+
+@pytest.mark.smoke
+def test_summary_of_every_network_at_its_own_size(capsys):
+    for name in models.names():
+        assert cli.main(["summary", name, "--json"]) == 0, name
+        table = json.loads(capsys.readouterr().out)
+        assert tuple(table["input_shape"]) == models.input_shape(name)
+        counts = re.findall(r"([\d,]{6,}) parameters", models.description(name))
+        assert [f"{table['parameters']:,}"] * len(counts) == counts, name
+        assert table["flops"] == 2 * table["macs"] >= 0
+        rows = table["rows"]
+        assert table["activation_bytes_training"] == (
+            4 * math.prod(table["input_shape"]) + sum(row["activation_bytes"] for row in rows)
+        )
+        flags = sum(row["exceeds_input"] for row in rows)
+        assert cli.main(["summary", name]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 3 + len(rows) + 1 + 3 + bool(flags)  # title, input; rule, totals
+        assert sum("*" in line for line in lines) == flags + bool(flags)
+
+
+def test_summary_of_a_given_size_and_of_an_option(capsys):
+    assert cli.main(["summary", "vgg11", "--input", "32,32,1"]) == 0
+    assert "* 5 layers read units that already see more than the input (32x32)" in (
+        capsys.readouterr().out
+    )
+    assert cli.main(["summary", "vgg11", "--input", "32,32,1", "--markdown"]) == 0
+    assert r"- \* 5 layers read units" in capsys.readouterr().out
+    assert cli.main(["summary", "polynomial_regression", "--set", "degree=5"]) == 0
+    assert "parameters 6 " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["", "models", "summary", "train", "evaluate", "predict"])
@@ -423,6 +457,8 @@ def test_predict_as_json(beside, tmp_path, capsys):
     ("argv", "message"),
     [
         ("summary nothing --input 3", "there is no network 'nothing'; there are alexnet, "),
+        ("summary resnet51", "there is no network 'resnet51'; did you mean resnet50"),
+        ("summary vgg11 --input 16,16,3", "kernel 2 is larger than the padded input 1"),
         ("summary lenet --input 16,2", "a kernel in one dimension is written (k,)"),
         ("summary lenet --input 28", "Conv 'conv1' needs an input of shape (h, w, c), got (28,)"),
         ("summary lenet --input 4,4,1", "kernel 5 is larger than the padded input 2"),
