@@ -67,8 +67,13 @@ def spread_over(seen: Seen, shape: tuple[int, ...]) -> Seen:
 
 
 def fitted(seen: Seen, shape: tuple[int, ...]) -> Seen:
-    """An operand as it meets a result of `shape`: itself, or a scalar broadcast."""
-    return seen if seen.shape == shape else spread_over(seen, shape)
+    """An operand as it meets a result of `shape`: its axes of size 1 repeated, or a scalar."""
+    if len(seen.shape) != len(shape):
+        return spread_over(seen, shape)
+    for axis, size in enumerate(shape):
+        if seen.shape[axis] != size:  # 1: primitives accept x - x[..., :1] as it stands
+            seen = seen.hull(axis).resized(axis, size)
+    return seen
 
 
 def seen_only(operands: Sequence[Operand]) -> list[Seen]:
