@@ -260,7 +260,7 @@ def test_the_first_layer_flagged_reads_units_that_see_more_than_the_input():
 def test_what_combines_no_units_is_not_flagged():
     pointwise = [conv("point", (1,)), layers.Activation("relu"), conv("far", (1,), stride=2)]
     up = ConvTranspose("up", 1, (2,), stride=2)  # each output reads one unit
-    wide = ConvTranspose("wide", 1, (3,), stride=2)  # some read two
+    wide = ConvTranspose("wide", 1, (3,), stride=2, padding=1)  # every second one reads two
     net = Serial([*chain(3), *pointwise, up, wide])
     assert flagged(net, (5, 1)) == ["wide"]
 

@@ -33,7 +33,7 @@ def numbers(net, shape):
 @pytest.mark.parametrize(
     ("net", "training", "inference"),
     [
-        (Identity(), 10, 10),
+        (Serial([Identity(), layers.Reshape((2, 5)), Flatten()]), 10, 10),
         (dense(20), 10 + 20, 10 + 20),
         (Serial([dense(20), Activation("relu"), dense(5)]), 10 + 20 + 20 + 5, 20 + 20),
         # x is kept for the shortcut while the body runs, in whatever order they are written

@@ -62,9 +62,8 @@ class Summary:
 
     def to_json(self) -> str:
         """The same as a JSON object; fractions as strings such as "1/2"."""
-        record = dataclasses.asdict(self) | {"flops": self.flops}
-        for shown, row in zip(record["rows"], self.rows, strict=True):
-            shown["flops"] = row.flops
+        rows = [vars(row) | {"flops": row.flops} for row in self.rows]
+        record = vars(self) | {"flops": self.flops, "rows": rows}
         return json.dumps(record, default=str)
 
 
@@ -124,11 +123,11 @@ def summarize(net: Layer, input_shape: Any, dtype: Any = jnp.float32) -> Summary
     so does everything after it.
 
     A layer that combines several units through windows is flagged (`exceeds_input`, a `*` in the
-    table) where each of the units it reads sees more than the network's input on every axis,
-    r > n: the context is complete, and the layer only adds depth. After a join the largest field
-    of its branches counts, so past a shortcut the flag says that one path to the layer has seen
-    all (Richter et al. take the smallest). Behind a layer that sees the whole input nothing is
-    flagged: a global mean knows no places, and windows after it still bring neighbours together.
+    table) where each unit it reads sees more than the network's input on every axis, r > n, as in
+    Richter et al.: it adds depth, not context. After a join the largest field of its branches
+    counts, so past a shortcut the flag says that one path to the layer has seen all (the authors'
+    toolbox takes the smallest). Behind a layer that sees the whole input nothing is flagged: a
+    global mean knows no places, and windows after it still bring neighbours together.
 
     Memory, in bytes of `dtype`: a layer makes one array, its output, and so does a join; identity,
     flatten and reshape make none; nothing is fused or done in place, and what a layer needs inside
