@@ -134,8 +134,11 @@ def _fields(value: Value, axes: tuple[int, ...]) -> tuple[ReceptiveField, ...]:
 
 
 def _field(seen: Seen, axis: int) -> ReceptiveField:
-    varying = [a for a in range(len(seen.shape)) if not seen.same_along(a)]
-    if not varying:
+    if seen.is_uniform:
         lo, hi = seen.lo.item(), seen.hi.item()
         return ReceptiveField(((lo, hi) if lo <= hi else None,), 0)
-    return seen.field(axis if axis in varying else varying[0])
+    rank = len(seen.shape)
+    moving = [a for a in range(rank) if seen.moves_along(a)]
+    if axis in moving or not moving:
+        return seen.field(min(axis, rank - 1))
+    return seen.field(moving[0])

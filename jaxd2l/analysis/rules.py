@@ -29,7 +29,8 @@ ELEMENTWISE = """
     igammac imag integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max
     mesh_cast min mul mulhi name ne neg nextafter not one_minus_square or pbroadcast pcast
     pin pmax pmin polygamma polynomial population_count pow preduced psum psum2
-    psum_invariant pvary random_gamma_grad real reduce_precision reduced_vary_cast
+    psum_invariant pvary random_clone random_fold_in random_gamma_grad
+    random_seed real reduce_precision reduced_vary_cast
     regularized_incomplete_beta rem reshard round rsqrt sharding_constraint shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stage stop_gradient
     sub tan tanh threefry2x32 to_edtype unpin unreduced_psum vary_unreduced_cast
@@ -144,14 +145,28 @@ def _broadcast(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     return seen
 
 
-@rule("reshape")
+@rule("reshape", "squeeze", "expand_dims")
 def _reshape(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
-    return reshaped(seen_only(operands)[0], out_shape(eqn))
+    seen = seen_only(operands)[0]
+    if eqn.primitive.name == "reshape" and eqn.params.get("dimensions") is not None:
+        seen = transposed(seen, eqn.params["dimensions"])
+    return reshaped(seen, out_shape(eqn))
 
 
-@rule("squeeze", "expand_dims")
-def _squeeze(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
-    return reshaped(seen_only(operands)[0], out_shape(eqn))
+@rule("random_bits", "random_split", "random_unwrap")
+def _from_keys(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    """Each key of an array of keys becomes numbers or keys, on further axes."""
+    seen = seen_only(operands)[0]
+    for size in out_shape(eqn)[len(seen.shape) :]:
+        seen = seen.inserted(len(seen.shape), size)
+    return seen
+
+
+@rule("random_wrap")
+def _to_keys(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    """The last axes hold the numbers of a key."""
+    seen = seen_only(operands)[0]
+    return _reduced(seen, range(len(out_shape(eqn)), len(seen.shape)))
 
 
 @rule("broadcast_to", "tile")

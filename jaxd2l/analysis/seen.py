@@ -123,6 +123,16 @@ class Seen:
         """Whether all indices of `axis` see the same."""
         return self.steps[axis] == 0 and self.lo.shape[axis] == 1
 
+    def moves_along(self, axis: int) -> bool:
+        """Whether the indices of `axis` see different pixels, apart from those that see nothing."""
+        if self.steps[axis]:
+            return True
+        bounds = (
+            (self.lo.min(axis), np.where(self.lo == NONE, -NONE, self.lo).max(axis)),
+            (np.where(self.hi == -NONE, NONE, self.hi).min(axis), self.hi.max(axis)),
+        )
+        return any(bool((low < high).any()) for low, high in bounds)
+
     def field(self, axis: int) -> ReceptiveField:
         """The receptive field of the units along `axis`, all other axes taken together."""
         seen = self
@@ -239,7 +249,12 @@ class Seen:
         first = np.arange(period)
         last = first + (size - 1 - first) // period * period
         lo, hi = self._at(axis, np.concatenate([first, last]))
-        return self._along(axis, lo.min(axis, keepdims=True), hi.max(axis, keepdims=True), size, 0)
+        lo, hi = lo.min(axis, keepdims=True), hi.max(axis, keepdims=True)
+        result = self._along(axis, lo, hi, size, 0)
+        for other, step in enumerate(result.steps):
+            if step is None:
+                result = result.tidy(other)
+        return result
 
     def accumulated(self, axis: int, reverse: bool) -> "Seen":
         """Index i sees what the indices up to i see, or from i on."""
@@ -318,6 +333,9 @@ class Seen:
                 low = np.where(void, NONE, first[0] + shifts)
                 high = np.where(void, -NONE, first[1] + shifts)
                 return Seen(self.pixels, self.shape, low, high, self._step(axis, moved))
+        if ((lo <= 0) & (hi >= self.pixels - 1)).all():  # more than the whole image is no more
+            ends = np.zeros_like(self.lo.take([0], axis))
+            return self._along(axis, ends, ends + (self.pixels - 1), size, 0)
         return self
 
 
@@ -548,9 +566,10 @@ def _split(seen: Seen, axis: int, inner: int) -> Seen:
     def stored(a: np.ndarray, first: int, second: int) -> np.ndarray:
         return a.reshape(*a.shape[:axis], first, second, *a.shape[axis + 1 :])
 
-    if step is not None and inner % period == 0:  # the inner axis holds whole periods
-        first, second = 1, period
-        steps: Steps = (step * (inner // period), step)
+    steps: Steps
+    if step is not None and inner % period == 0 and (inner > period or period == 1):
+        first, second = 1, period  # the inner axis holds whole periods
+        steps = (step * (inner // period), step)
     elif step is not None and period % inner == 0:
         first, second = period // inner, inner
         steps = (step, None)
