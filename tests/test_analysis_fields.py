@@ -177,7 +177,7 @@ def test_global_layers_see_the_whole_input(net):
     row = jaxd2l.summarize(net, (6, 2)).rows[-1]
     assert (row.receptive_field, row.jump, row.start) == (None, None, None)
     params, state = ones(net, (6, 2))
-    jacobian = jax.jacrev(lambda x: jaxd2l.apply(net, params, state, x[None])[0][0])
+    jacobian = jax.jit(jax.jacrev(lambda x: jaxd2l.apply(net, params, state, x[None])[0][0]))
     assert (np.asarray(jacobian(jnp.ones((6, 2)))).sum(axis=-1) > 0).all()
     assert not any(row.exceeds_input for row in jaxd2l.summarize(net, (6, 2)).rows)
 
