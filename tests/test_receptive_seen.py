@@ -5,15 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxd2l.analysis.seen import (
-    NONE,
-    Seen,
-    joined,
-    masked,
-    reshaped,
-    transposed,
-    union,
-)
+from jaxd2l.analysis.seen import NONE, Seen
+from jaxd2l.analysis.seen_ops import joined, masked, reshaped, transposed, union
 
 PIXELS = 64  # no interval of these tests reaches outside
 

@@ -10,7 +10,8 @@ from jax.extend import core
 from jaxd2l.analysis import rules_indexing as rules_indexing  # enters its rules
 from jaxd2l.analysis.known import Known, NotConcrete, constant, evaluate
 from jaxd2l.analysis.rules import RULES, Rule, shape_of, spread_over
-from jaxd2l.analysis.seen import Seen, joined, union
+from jaxd2l.analysis.seen import Seen
+from jaxd2l.analysis.seen_ops import joined, union
 
 #: What is known of a value: one `Seen` per tracked input axis, or that it does not depend on the
 #: input.

@@ -13,7 +13,8 @@ import numpy as np
 from jax.extend import core
 
 from jaxd2l.analysis.known import Known, NotConcrete
-from jaxd2l.analysis.seen import NONE, Seen, joined, masked, reshaped, transposed, union
+from jaxd2l.analysis.seen import NONE, Seen
+from jaxd2l.analysis.seen_ops import joined, masked, reshaped, transposed, union
 
 Operand: TypeAlias = Seen | Known
 Rule: TypeAlias = Callable[[core.JaxprEqn, Sequence[Operand]], Seen | list[Seen]]

@@ -9,9 +9,8 @@ from jax.extend import core
 
 from jaxd2l.analysis.known import Known, NotConcrete
 from jaxd2l.analysis.rules import Operand, out_shape, rule, seen_only, shape_of, spread_over
-from jaxd2l.analysis.seen import NONE, Seen, aligned, masked, transposed, union
-
-_MOST = 1 << 23  # stored entries, as in `seen`
+from jaxd2l.analysis.seen import MOST, NONE, Seen
+from jaxd2l.analysis.seen_ops import aligned, masked, transposed, union
 
 
 def _value(operand: Operand) -> np.ndarray | None:
@@ -132,7 +131,7 @@ def _gather(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
         if axis not in through:
             operand = operand.hull(axis) if value is None else operand.listed(axis)
     stored = math.prod(operand.lo.shape[axis] for axis in through)
-    if value is not None and math.prod(value.shape[:-1]) * stored > _MOST:
+    if value is not None and math.prod(value.shape[:-1]) * stored > MOST:
         value = None
         for axis in range(len(sizes)):
             operand = operand if axis in through else operand.hull(axis)
@@ -207,7 +206,7 @@ def _scatter(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
         window[axis] = update_shape[place]
     through = [axis for axis in kept if window[axis] == shape[axis]]
     base = operand if isinstance(operand, Seen) else Seen.nothing(pixels, shape)
-    if value is None or math.prod(shape) > _MOST or math.prod(update_shape) > _MOST:
+    if value is None or math.prod(shape) > MOST or math.prod(update_shape) > MOST:
         everything = [spread_over(seen, shape) for seen in seen_only([indices, updates])]
         return union([base, *everything])
     outer = [place for place in range(len(update_shape)) if place not in places]
