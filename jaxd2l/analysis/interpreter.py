@@ -139,13 +139,14 @@ class _Follower:
             nothing = [tuple(Seen.nothing(n, s) for n in self.pixels) for s in shapes[num_carry:]]
             return [*carry, *nothing]
         if length * _cost(body) > _PATIENCE:
-            _warn(f"a scan of {length} steps is too long to follow one by one")
             rows = [_any_row(x) for x in xs]
-            carry = self.widened(
+            carry, widened = self.after_any_steps(
                 lambda c: self.closed(body, [*consts, *c, *rows])[:num_carry],
                 carry,
                 eqn.outvars[:num_carry],
             )
+            if widened or not all(isinstance(x, Known) or _steady(x) for x in xs):
+                _warn(f"a scan of {length} steps is too long to follow one by one")
             ys = self.closed(body, [*consts, *carry, *rows])[num_carry:]
             return [*carry, *(_spread_rows(y, length) for y in ys)]
         steady = all(_steady(x) for x in xs)
@@ -202,19 +203,22 @@ class _Follower:
                 return carry
             carry = self.closed(body, [*body_consts, *carry])
             spent += cost
-        carry = self.widened(lambda c: self.closed(body, [*body_consts, *c]), carry, eqn.outvars)
+        carry, _ = self.after_any_steps(
+            lambda c: self.closed(body, [*body_consts, *c]), carry, eqn.outvars
+        )
         condition = self.closed(test, [*test_consts, *carry])[0]
         return [
             _also(value, condition, shape_of(var))
             for value, var in zip(carry, eqn.outvars, strict=True)
         ]
 
-    def widened(
+    def after_any_steps(
         self, step: Callable[[list[Value]], list[Value]], carry: list[Value], like: Sequence[Any]
-    ) -> list[Value]:
+    ) -> tuple[list[Value], bool]:
         """What the carry may be after any number of steps: what still grows after a few rounds is
-        taken to see the whole input.
+        taken to see the whole input; and whether anything was.
         """
+        widened = False
         carry = [_opaque() if isinstance(value, Known) else value for value in carry]
         for attempt in range(_ROUNDS + len(carry) + 1):
             grown = False
@@ -223,10 +227,10 @@ class _Follower:
                 if isinstance(new, Known) or _same(old, new):
                     continue
                 carry[i] = new if attempt < _ROUNDS else self.whole(like[i])
-                grown = True
+                grown, widened = True, attempt >= _ROUNDS
             if not grown:
                 break
-        return carry
+        return carry, widened
 
 
 _ONE_TO_ONE = ("optimization_barrier", "device_put", "layout_constraint")

@@ -83,8 +83,8 @@ def evaluate(eqn: core.JaxprEqn, inputs: Sequence[Known]) -> list[Known]:
     """The results of an equation all of whose inputs are known, computed when asked for."""
 
     def compute(*values: Any) -> Any:
-        if eqn.effects:
-            raise NotConcrete(f"{eqn.primitive} has effects")
+        if eqn.effects or "callback" in eqn.primitive.name:
+            raise NotConcrete(f"{eqn.primitive} is more than a computation")
         params = eqn.primitive.get_bind_params(eqn.params)
         try:
             with jax.ensure_compile_time_eval():

@@ -113,7 +113,11 @@ def _axes(axes: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
         raise TypeError(
             f"receptive_field: axes must be a tuple of integers such as (1, 2), got {axes!r}"
         ) from None
-    if not given or any(axis >= rank for axis in given):
+    if not given:
+        raise ValueError(
+            "receptive_field: axes is empty; name at least one spatial axis, axes=(1,)"
+        )
+    if any(axis >= rank for axis in given):
         raise ValueError(f"receptive_field: axes {given} do not all exist in {shape}")
     wanted = tuple(axis % rank for axis in given)
     if len(set(wanted)) < len(wanted):

@@ -332,7 +332,10 @@ class Seen:
                 low = np.where(void, NONE, first[0] + shifts)
                 high = np.where(void, -NONE, first[1] + shifts)
                 return Seen(self.pixels, self.shape, low, high, self._step(axis, moved))
-        if ((lo <= 0) & (hi >= self.pixels - 1)).all():  # more than the whole image is no more
+        fixed = not any(step for other, step in enumerate(self.steps) if other != axis)
+        if (
+            fixed and ((lo <= 0) & (hi >= self.pixels - 1)).all()
+        ):  # more than the whole image is no more
             ends = np.zeros_like(self.lo.take([0], axis))
             return self._along(axis, ends, ends + (self.pixels - 1), size, 0)
         return self
@@ -373,7 +376,10 @@ def _rule(
         ruled_lo = lo[:, begin + phase] + turns * step
         ruled_hi = hi[:, begin + phase] + turns * step
         void = empty[:, begin + phase]
-        ruled = _clipped(np.where(void, NONE, ruled_lo), np.where(void, -NONE, ruled_hi), pixels)
+        ruled_lo, ruled_hi = np.where(void, NONE, ruled_lo), np.where(void, -NONE, ruled_hi)
+        if (ruled_lo > lo[:, outside]).any() or (ruled_hi < hi[:, outside]).any():
+            return None  # a border sees less than the rule, never more
+        ruled = _clipped(ruled_lo, ruled_hi, pixels)
         real = _clipped(lo[:, outside], hi[:, outside], pixels)
         if not all(np.array_equal(a, b) for a, b in zip(ruled, real, strict=True)):
             return None
