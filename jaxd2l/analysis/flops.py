@@ -9,9 +9,9 @@ import jax
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-from jaxd2l.analysis.flop_rules import COLLECTIVES, applications, first_order
+from jaxd2l.analysis.flop_rules import applications, first_order
 from jaxd2l.analysis.known import Known, NotConcrete, constant, evaluate
-from jaxd2l.analysis.trips import LoopCounter, concrete, opened
+from jaxd2l.analysis.trips import LoopCounter, concrete, opened, scan_layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,10 +184,8 @@ _STEPPED_EQUATIONS = 100_000
 _MOST_TRIPS = 1_000_000
 _MOST_OPERATIONS = 1_000_000_000
 
-#: Differ from device to device though they have no inputs, or known ones.
-_PER_DEVICE = COLLECTIVES | {
-    "axis_index", "all_gather", "all_to_all", "ppermute", "pbroadcast", "ragged_all_to_all"
-}  # fmt: skip
+#: Messages from other devices; JAX marks the other ones with an effect.
+_MESSAGES = {"pbroadcast", "ppermute"}
 
 #: Primitives that run one jaxpr on their inputs, and the parameters that may hold it.
 _CALLS = {
@@ -303,8 +301,6 @@ class _Counter:
         counter = self.loops.get(id(eqn))
         if counter is None:
             counter = self.loops[id(eqn)] = LoopCounter(eqn)
-        if counter.step is None:
-            return None
         cost = self.closed(counter.step)[0] + self.closed(counter.test)[0]
         if cost.unknown:
             return None
@@ -331,19 +327,15 @@ def _nothing(eqn: core.JaxprEqn) -> Values:
 
 def _results(eqn: core.JaxprEqn, inputs: Values) -> Values:
     known = [value for value in inputs if value is not None]
-    if len(known) < len(inputs) or eqn.effects or eqn.primitive.name in _PER_DEVICE:
+    if len(known) < len(inputs) or eqn.effects or eqn.primitive.name in _MESSAGES:
         return _nothing(eqn)
     return evaluate(eqn, known)
 
 
 def _scan_inputs(eqn: core.JaxprEqn, inputs: Values) -> tuple[Values, Values, Values]:
     """The inputs of a scan: constants, carry, and what it goes over."""
-    p = eqn.params
-    if "ft_in" in p:  # jax 0.12
-        shared, carry, xs = (list(part) for part in p["ft_in"].update(inputs).unpack())
-        return shared, carry, xs
-    n, end = p["num_consts"], p["num_consts"] + p["num_carry"]
-    return inputs[:n], inputs[n:end], inputs[end:]
+    consts, carry = scan_layout(eqn)
+    return inputs[:consts], inputs[consts : consts + carry], inputs[consts + carry :]
 
 
 def _row(x: Known | None, i: int) -> Known | None:

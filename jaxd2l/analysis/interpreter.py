@@ -12,6 +12,7 @@ from jaxd2l.analysis.known import Known, NotConcrete, constant, evaluate
 from jaxd2l.analysis.rules import RULES, Rule, shape_of, spread_over
 from jaxd2l.analysis.seen import Seen
 from jaxd2l.analysis.seen_ops import joined, union
+from jaxd2l.analysis.trips import scan_layout
 
 #: What is known of a value: one `Seen` per tracked input axis, or that it does not depend on the
 #: input.
@@ -131,8 +132,9 @@ class _Follower:
     def scan(self, eqn: core.JaxprEqn, operands: list[Value]) -> list[Value]:
         """A known number of iterations, followed one by one until nothing changes any more."""
         params = eqn.params
-        body, length, num_carry = params["jaxpr"], params["length"], params["num_carry"]
-        consts, rest = operands[: params["num_consts"]], operands[params["num_consts"] :]
+        body, length = params["jaxpr"], params["length"]
+        num_consts, num_carry = scan_layout(eqn)
+        consts, rest = operands[:num_consts], operands[num_consts:]
         carry, xs = rest[:num_carry], rest[num_carry:]
         shapes = [shape_of(var) for var in eqn.outvars]
         if not length:

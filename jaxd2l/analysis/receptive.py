@@ -5,6 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend import core
+from jax.interpreters import partial_eval
 
 from jaxd2l.analysis.interpreter import Value, follow
 from jaxd2l.analysis.known import Known
@@ -82,6 +84,11 @@ def receptive_field(
     except Exception as error:
         error.add_note(f"receptive_field: while tracing f with an input of {dtype} {shape}")
         raise
+    # What no output needs is left out, so that nothing in it is warned of.
+    jaxpr, _ = partial_eval.dce_jaxpr(
+        closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
+    )
+    closed = core.ClosedJaxpr(jaxpr, closed.consts)
     results = follow(closed, [_input(shape, spatial)], [shape[axis] for axis in spatial])
     fields = [_fields(result, spatial) for result in results]
     return jax.tree.unflatten(jax.tree.structure(out), fields)

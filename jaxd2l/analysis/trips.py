@@ -28,13 +28,27 @@ def concrete(value: Known | None) -> Any:
     return value.value()
 
 
+def scan_layout(eqn: core.JaxprEqn) -> tuple[int, int]:
+    """How many of a scan's inputs are constants, and how many are the carry; the rest it goes over.
+
+    Example:
+      >>> def f(w, xs):
+      ...     return lax.scan(lambda carry, x: (carry * w + x, carry), 0.0, xs)
+      >>> scan_layout(jax.make_jaxpr(f)(2.0, jnp.ones(3)).eqns[-1])
+      (1, 1)
+    """
+    if "ft_in" in eqn.params:  # jax 0.12
+        consts, carry, _ = eqn.params["ft_in"].unpack()
+        return len(list(consts)), len(list(carry))
+    return eqn.params["num_consts"], eqn.params["num_carry"]
+
+
 class LoopCounter:
     """The part of a `while` that decides when it ends: usually a counter and a comparison.
 
     Attributes:
       eqn: the equation.
-      test, step: jaxprs of the condition, and of as much of the body as the condition needs; None
-        if the loop has effects, and cannot be run by itself.
+      test, step: jaxprs of the condition, and of as much of the body as the condition needs.
       needed: for each input of the equation, whether they need it.
 
     Example:
@@ -53,10 +67,6 @@ class LoopCounter:
         self.eqn = eqn
         c, b = p["cond_nconsts"], p["body_nconsts"]
         (test, test_consts), (body, body_consts) = opened(p["cond_jaxpr"]), opened(p["body_jaxpr"])
-        self.test: Any = None
-        self.step: Any = None
-        if test.effects or body.effects:
-            return
         used = partial_eval.dce_jaxpr(test, [True])[1][c:]
         while True:  # what the condition needs, and what that needs in the body
             uses = partial_eval.dce_jaxpr(body, used)[1][b:]
@@ -64,6 +74,8 @@ class LoopCounter:
             if more == used:
                 break
             used = more
+        self.test: Any
+        self.step: Any
         self.test, in_test = partial_eval.dce_jaxpr(test, [True], [False] * c + used)
         self.step, in_step = partial_eval.dce_jaxpr(body, used, [False] * b + used)
         self.needed = [*in_test[:c], *in_step]
@@ -89,9 +101,9 @@ class LoopCounter:
     def trips(self, inputs: Sequence[Known | None], limit: int) -> int | None:
         """How often the loop goes round, from the inputs of the equation; only this part is run.
 
-        None where that depends on an input that is not known, or is `limit` or more.
+        None where that depends on an input that is not known or has effects, or is `limit` or more.
         """
-        if self.step is None:
+        if self.test.effects or self.step.effects:
             return None
         try:
             values = [concrete(v) for v, u in zip(inputs, self.needed, strict=True) if u]
