@@ -271,3 +271,15 @@ def test_loops_whose_iterations_differ():
         return lax.scan(body, x, jnp.array([2, 0, 1, 2]), reverse=True)[0]
 
     assert agrees(downwards, normal(2, 2)).multiply_adds == 5 * 8
+
+
+def test_the_last_row_comes_first_in_a_reversed_scan():
+    def f(x):
+        def body(state, n):
+            first, x = state
+            more = jnp.where(first, n, 0)
+            return (False, lax.switch(more, [lambda x: x, lambda x: x @ x], x)), None
+
+        return lax.scan(body, (True, x), jnp.array([0, 0, 1]), reverse=True)[0][1]
+
+    assert agrees(f, normal(2, 2)).multiply_adds == 8

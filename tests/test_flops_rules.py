@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from jaxd2l.analysis import FlopCount, Uncounted, count_flops
+from jaxd2l.analysis import FlopCount, Uncounted, count_flops, flops
 from jaxd2l.ops.conv_primitive import bilinear_conv
 
 X = jax.ShapeDtypeStruct((4, 6), "float32")
@@ -148,6 +148,11 @@ def test_factorisations_cost_their_schoolbook_algorithm():
         return lax.linalg.triangular_solve(low, b, left_side=True, lower=True)
 
     assert pair(solve, low, a[:, :2]) == count
+
+    def substitute(low, b):
+        return lax.linalg.triangular_solve(low, b, lower=True, unit_diagonal=True)
+
+    assert pair(substitute, low, a[:3]) == (3 * 5 * 4 // 2, 0)
     assert pair(jax.vmap(solve), np.stack([low] * 3), np.stack([a[:, :2]] * 3)) == (
         3 * count[0],
         3 * count[1],
@@ -301,6 +306,30 @@ def test_a_loop_that_the_arguments_bound_is_unknown_never_counted_once():
     assert loop.each.unknown == (Uncounted("while", 1, each),)
 
 
+def test_a_counter_may_need_other_state():
+    def f(x):
+        def body(state):
+            i, step, x = state
+            return i + step, step * 2, x @ x
+
+        return lax.while_loop(lambda state: state[0] < 100, body, (0, 1, x))
+
+    assert pair(f, SQUARE)[0] == 64 * 7  # 0, 1, 3, 7, 15, 31, 63, 127
+
+
+def test_a_loop_that_prints_is_unknown_and_prints_nothing(capfd):
+    def f(x):
+        def body(state):
+            jax.debug.print("round {}", state[0])
+            return state[0] + 1, state[1] @ state[1]
+
+        return lax.while_loop(lambda state: state[0] < 3, body, (0, x))[1]
+
+    assert count_flops(f, SQUARE).unknown == (Uncounted("while", 1, FlopCount(64, 2)),)
+    jax.effects_barrier()
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_loop_without_end_is_unknown():
     def f(x):
         return lax.while_loop(lambda s: s[0] < 1, lambda s: (s[0] * 0, s[1] @ s[1]), (0, x))[1]
@@ -355,6 +384,12 @@ def test_what_is_unknown_in_a_branch_is_told():
 
     assert count_flops(f, True, SQUARE) == FlopCount(64, 0, (Uncounted("svd", 1),), at_most=True)
 
+    def either(p, x):
+        return lax.cond(p, lambda x: f(True, x), lambda x: f(True, f(True, x)), x)
+
+    worst = count_flops(either, True, SQUARE)
+    assert worst.unknown == (Uncounted("svd", 2),)  # one or two, not three
+
 
 def test_too_many_differing_rounds_count_as_the_costliest():
     def f(x):
@@ -366,6 +401,18 @@ def test_too_many_differing_rounds_count_as_the_costliest():
     count = count_flops(f, SQUARE)
     assert count.at_most
     assert count.multiply_adds == 64 * 1_000_000
+
+
+def test_patience_is_shared_by_all_loops(monkeypatch):
+    def f(x):
+        for _ in range(2):
+            x = lax.fori_loop(0, 4, lambda i, x: lax.cond(i == 0, jnp.matmul, jnp.add, x, x), x)
+        return x
+
+    assert pair(f, SQUARE)[0] == 2 * 64
+    monkeypatch.setattr(flops, "_STEPPED_EQUATIONS", 20)
+    count = count_flops(f, SQUARE)
+    assert (count.multiply_adds, count.at_most) == (64 + 4 * 64, True)
 
 
 # --- devices ----------------------------------------------------------------------------------
@@ -384,9 +431,30 @@ def test_a_mapped_function_is_counted_on_all_devices():
     assert pair(sharded, rows, w) == (8 * 4 * 5, 4 * 9 + 4)
     assert pair(jax.pmap(lambda x: x @ x), jnp.zeros((4, 3, 3)))[0] == 4 * 27
 
-    def uneven(x):
-        return lax.fori_loop(0, lax.axis_index("d"), lambda _, x: x @ x, x)
 
-    looped = jax.shard_map(uneven, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
-    (loop,) = count_flops(looped, jnp.zeros((16, 4))).unknown
-    assert (loop.times, loop.each.multiply_adds) == (4, 64)
+def test_loops_on_devices():
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def on_devices(f):
+        split = jax.P("d")
+        return jax.shard_map(f, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
+
+    def averaged(x):
+        def body(state):
+            return state[0] + 1, lax.pmean(state[1] @ state[1], "d")
+
+        return lax.while_loop(lambda state: state[0] < 5, body, (0, x))[1]
+
+    # five rounds: the counter, 16 sums over devices and as many divisions, and the test
+    assert pair(on_devices(averaged), jnp.zeros((16, 4))) == (4 * 5 * 64, 4 * (5 * 34 + 1))
+
+    def loop_of(rounds):
+        def f(x):
+            return lax.fori_loop(0, rounds(), lambda _, x: x @ x, x)
+
+        (loop,) = count_flops(on_devices(f), jnp.zeros((16, 4))).unknown
+        return loop.times, loop.each.multiply_adds
+
+    assert loop_of(lambda: lax.axis_index("d")) == (4, 64)
+    neighbours = [(0, 1), (1, 0)]  # the other devices get zero
+    assert loop_of(lambda: lax.ppermute(jnp.int32(3), "d", neighbours)) == (4, 64)

@@ -130,7 +130,8 @@ def count_flops(f: Callable[..., Any], *args: Any) -> FlopCount:
     the loop is reported in `unknown` and its iterations are not counted; so is a primitive without
     a rule (`svd`, `eigh`, `qr`, callbacks, Pallas kernels). Of branches chosen at run time the
     costliest is counted, and `at_most` says so. What no output needs is left out, as XLA leaves it
-    out; a value computed twice counts twice, so `jax.checkpoint` shows what it recomputes.
+    out; a value computed twice counts twice, so `jax.checkpoint` shows what it recomputes, and
+    arithmetic on constants and indices counts as it stands in the program.
 
     Args:
       f: any function that JAX can trace, also a gradient or a `vmap`; what it closes over is known.
@@ -183,9 +184,6 @@ _STEPPED_EQUATIONS = 100_000
 #: The counter of a loop is run by itself up to so many iterations, and operations.
 _MOST_TRIPS = 1_000_000
 _MOST_OPERATIONS = 1_000_000_000
-
-#: Messages from other devices; JAX marks the other ones with an effect.
-_MESSAGES = {"pbroadcast", "ppermute"}
 
 #: Primitives that run one jaxpr on their inputs, and the parameters that may hold it.
 _CALLS = {
@@ -310,8 +308,7 @@ class _Counter:
     def branches(self, eqn: core.JaxprEqn, inputs: Values) -> Counted:
         branches, rest = eqn.params["branches"], inputs[1:]
         try:
-            index = int(concrete(inputs[0]))
-            return self.closed(branches[min(max(index, 0), len(branches) - 1)], rest)
+            return self.closed(branches[int(concrete(inputs[0]))], rest)
         except NotConcrete:
             costs = [self.closed(branch, rest)[0] for branch in branches]
         if all(cost == costs[0] for cost in costs):
@@ -327,9 +324,7 @@ def _nothing(eqn: core.JaxprEqn) -> Values:
 
 def _results(eqn: core.JaxprEqn, inputs: Values) -> Values:
     known = [value for value in inputs if value is not None]
-    if len(known) < len(inputs) or eqn.effects or eqn.primitive.name in _MESSAGES:
-        return _nothing(eqn)
-    return evaluate(eqn, known)
+    return evaluate(eqn, known) if len(known) == len(inputs) else _nothing(eqn)
 
 
 def _scan_inputs(eqn: core.JaxprEqn, inputs: Values) -> tuple[Values, Values, Values]:
