@@ -18,16 +18,38 @@ from jaxd2l.geometry import ReceptiveField, Window
 from jaxd2l.geometry import receptive_field as of_windows
 
 
+def filled(shapes: Any) -> Any:
+    """Arrays for shapes; the models' own initialisers take seconds to compile."""
+    rng = np.random.default_rng(0)
+
+    def fill(path: Any, leaf: Any) -> Any:
+        if not isinstance(leaf, jax.ShapeDtypeStruct):
+            return leaf
+        value = rng.normal(scale=0.4, size=leaf.shape)
+        return jnp.asarray(abs(value) if "var" in jax.tree_util.keystr(path) else value, leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
 def linen(module: nn.Module, shape: Sequence[int], dtype: Any = jnp.float32) -> Callable[..., Any]:
-    """The module as a function of its input, with parameters drawn in one program."""
-    variables = jax.jit(module.init)(jax.random.key(0), jnp.zeros(shape, dtype))
+    """The module as a function of its input."""
+    variables = filled(jax.eval_shape(module.init, jax.random.key(0), jnp.zeros(shape, dtype)))
     return lambda x: module.apply(variables, x)
 
 
 def haiku(f: Callable[..., Any], shape: Sequence[int]) -> Callable[..., Any]:
     made = hk.without_apply_rng(hk.transform(f))
-    params = jax.jit(made.init)(jax.random.key(0), jnp.zeros(shape))
+    params = filled(jax.eval_shape(made.init, jax.random.key(0), jnp.zeros(shape)))
     return lambda x: made.apply(params, x)
+
+
+def of_nnx(make: Callable[..., Any], *args: Any) -> Any:
+    graph, state = nnx.split(nnx.eval_shape(lambda: make(*args, nnx.Rngs(0))))
+    return nnx.merge(graph, filled(state))
+
+
+def equinox(make: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    return filled(eqx.filter_eval_shape(make, *args, key=jax.random.key(0), **options))
 
 
 def seen(fields: Sequence[Any]) -> list[tuple[Any, Any, Any]]:
@@ -116,7 +138,7 @@ def test_blocks(oracle: Any) -> None:
     fields = receptive_field(linen(chain, shape), shape)
     assert seen(fields) == [(9, 2, -4)] * 2  # 3, 5 at jump 2, 5 + 2 * 2
     oracle.check(linen(chain, shape), shape, dtype=np.float32)
-    assert list(check(linen(SqueezeExcite(), shape))) == [
+    assert list(oracle.check(linen(SqueezeExcite(), shape), shape, dtype=np.float32)) == [
         ReceptiveField.whole(9),
         ReceptiveField.whole(10),
     ]
@@ -206,7 +228,7 @@ class WaveNet(nnx.Module):
 
 @pytest.mark.parametrize(("dilations", "kernel"), [((1, 2, 4), 2), ((1, 3), 3), ((1, 2, 4) * 2, 2)])
 def test_wavenet(oracle: Any, dilations: tuple[int, ...], kernel: int) -> None:
-    model = WaveNet(dilations, kernel, nnx.Rngs(0))
+    model = of_nnx(WaveNet, dilations, kernel)
     size = 1 + sum((kernel - 1) * d for d in dilations)
     shape = (1, 24, 3)
     interior = np.arange(24) >= size - 1
@@ -236,9 +258,9 @@ class Aspp(nnx.Module):
 
 def test_dilated_head(oracle: Any) -> None:
     shape = (1, 20, 18, 1)
-    fields = oracle.check(Aspp((1, 2, 4), False, nnx.Rngs(0)), shape, dtype=np.float32)
+    fields = oracle.check(of_nnx(Aspp, (1, 2, 4), False), shape, dtype=np.float32)
     assert seen(fields) == [(3 + 2 * 4 * 2, 2, -1 - 4 * 2)] * 2
-    whole = receptive_field(Aspp((1, 2), True, nnx.Rngs(0)), shape)
+    whole = receptive_field(of_nnx(Aspp, (1, 2), True), shape)
     assert seen(whole) == [(20, 0, 0), (18, 0, 0)]
 
 
@@ -299,24 +321,21 @@ def by_hand(repeats: Sequence[int]) -> tuple[int, int, int]:
 
 
 def test_resnet_channels_first(oracle: Any) -> None:
-    small = ResNet((1, 1), 3, jax.random.key(0))
+    small = equinox(ResNet, (1, 1), 3)
     fields = oracle.check(small, (3, 36, 40), (1, 2), dtype=np.float32)
     assert seen(fields) == [by_hand((1, 1))] * 2
     assert seen(receptive_field(jax.vmap(small), (2, 3, 36, 40), (2, -1))) == seen(fields)
 
 
 def test_resnet_50_sees_427_pixels() -> None:
-    model = eqx.filter_eval_shape(ResNet, (3, 4, 6, 3), 2, jax.random.key(0))
-    zeros = jax.tree.map(
-        lambda a: jnp.zeros(a.shape, a.dtype) if isinstance(a, jax.ShapeDtypeStruct) else a, model
-    )
-    fields = receptive_field(jax.vmap(zeros), (1, 3, 224, 224), (2, 3))
+    model = equinox(ResNet, (3, 4, 6, 3), 2)
+    fields = receptive_field(jax.vmap(model), (1, 3, 224, 224), (2, 3))
     assert seen(fields) == [(427, 32, -213)] * 2 == [by_hand((3, 4, 6, 3))] * 2
 
 
 def test_equinox_recurrent_and_conv1d(oracle: Any) -> None:
-    cell = eqx.nn.GRUCell(2, 3, key=jax.random.key(0))
-    conv = eqx.nn.Conv1d(2, 2, 3, key=jax.random.key(1))
+    cell = equinox(eqx.nn.GRUCell, 2, 3)
+    conv = equinox(eqx.nn.Conv1d, 2, 2, 3)
 
     def f(x: jax.Array) -> jax.Array:  # (channels, time) -> (time, channels)
         def step(h: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:

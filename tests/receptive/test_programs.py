@@ -409,7 +409,7 @@ def test_programs_agree_with_index_matrices(oracle: Any, program: Any) -> None:
         oracle.assert_field(field, read.pixels, exact, f"{names} {shape} axis {axis}")
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(programs())
 def test_the_matrices_are_what_is_measured(oracle: Any, program: Any) -> None:
     names, f, shape, reads, order = program
