@@ -17,6 +17,7 @@ from jaxd2l.geometry import Window, receptive_field
 from jaxd2l.ops.conv import conv, conv_transpose
 from jaxd2l.ops.conv_primitive import swap_channels
 from jaxd2l.ops.windows import make_windows, paddings, per_axis
+from jaxd2l.testing import windows
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "conv.npz", allow_pickle=False)
 CASES = json.loads(str(GOLDEN["cases"]))
@@ -100,33 +101,20 @@ def by_definition(x, kernel, windows, groups):
     return y
 
 
-@given(st.data())
-def test_conv_is_its_definition_and_has_the_size_of_geometry(data):
-    # a few shapes, many values of the arguments
-    rank = data.draw(st.sampled_from([1, 2]))
-    each = st.integers(1, 3)
-    stride, dilation = data.draw(st.tuples(each, each))
-    k = data.draw(st.sampled_from([1, 2, 3]))
-    padding = tuple(data.draw(st.tuples(st.integers(0, 3), st.integers(0, 3))) for _ in range(rank))
-    groups = data.draw(st.sampled_from([1, 2]))
-    x, kernel = draw(0, (2, *(7, 8)[:rank], 2), (*(k,) * rank, 2 // groups, 2))
-    windows = make_windows(rank, k, stride, padding, dilation)
-    arguments = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    y = conv(x, kernel, **arguments)
-    np.testing.assert_allclose(y, by_definition(x, kernel, windows, groups), rtol=1e-4, atol=1e-5)
+@given(st.lists(windows(max_kernel=3), min_size=1, max_size=2), st.sampled_from([1, 2]))
+def test_conv_is_its_definition_and_has_the_size_of_geometry(drawn, groups):
+    x, kernel = draw(0, (2, *(7, 8)[: len(drawn)], 2), (*(w.kernel for w in drawn), 2 // groups, 2))
+    arguments = {
+        name: tuple(getattr(w, name) for w in drawn) for name in ("stride", "padding", "dilation")
+    }
+    y = conv(x, kernel, **arguments, groups=groups)
+    np.testing.assert_allclose(y, by_definition(x, kernel, drawn, groups), rtol=1e-4, atol=1e-5)
 
 
-@given(
-    n=st.integers(1, 40),
-    k=st.integers(1, 9),
-    s=st.integers(1, 5),
-    low=st.integers(0, 5),
-    high=st.integers(0, 5),
-    d=st.integers(1, 3),
-    extra=st.integers(0, 4),
-)
-def test_sizes_are_the_formulas_for_every_argument(n, k, s, low, high, d, extra):
+@given(st.integers(1, 40), windows(9, 5, 5), st.integers(0, 4))
+def test_sizes_are_the_formulas_for_every_argument(n, window, extra):
     """C104, C105: shapes only, so nothing is compiled; lax is the judge for conv."""
+    k, s, d, (low, high) = window.kernel, window.stride, window.dilation, window.sides
     kernel = jax.ShapeDtypeStruct((k, 1, 1), jnp.float32)
     x = jax.ShapeDtypeStruct((1, n, 1), jnp.float32)
     arguments = {"stride": s, "padding": ((low, high),), "dilation": d}

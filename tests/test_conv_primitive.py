@@ -1,5 +1,6 @@
 """The bilinear primitive against lax, under every transform and on several devices."""
 
+import functools
 import itertools
 import time
 
@@ -14,6 +15,7 @@ from jax.test_util import check_grads
 
 from jaxd2l.ops import conv_primitive
 from jaxd2l.ops.conv_primitive import bilinear_conv, swap_channels
+from jaxd2l.testing import assert_gradients_match
 
 
 def lax_conv(x, w, **params):
@@ -61,40 +63,21 @@ CONFIGS = [
 def example(config):
     stride, padding, lhs_dilation, rhs_dilation, groups, rank, k, size = config
     params = options(stride, padding, lhs_dilation, rhs_dilation, groups, rank)
-    x, w, tx, tw = draw(0, *((2, *(size,) * rank, 4), (*(k,) * rank, 4 // groups, 8)) * 2)
-    return params, x, w, tx, tw
+    x, w = draw(0, (2, *(size,) * rank, 4), (*(k,) * rank, 4 // groups, 8))
+    return params, x, w
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_values_and_all_derivatives_to_second_order_equal_lax(config, x64):
-    params, x, w, tx, tw = example(config)
-
-    @fast_jit
-    def everything(x, w, tx, tw):
-        def of(function):
-            def loss(x, w):
-                return jnp.sin(function(x, w, **params)).sum()
-
-            grad = jax.grad(loss, (0, 1))
-            y, dy = jax.jvp(lambda x, w: function(x, w, **params), (x, w), (tx, tw))
-            forward_over_reverse = jax.jvp(grad, (x, w), (tx, tw))
-            reverse_over_reverse = jax.grad(
-                lambda x, w: sum((g * t).sum() for g, t in zip(grad(x, w), (tx, tw), strict=True)),
-                (0, 1),
-            )(x, w)
-            return y, dy, forward_over_reverse, reverse_over_reverse
-
-        return of(bilinear_conv), of(lax_conv)
-
-    ours, theirs = everything(x, w, tx, tw)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert a.dtype == jnp.float64
-        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+    params, x, w = example(config)
+    ours, theirs = (functools.partial(f, **params) for f in (bilinear_conv, lax_conv))
+    assert ours(x, w).dtype == jnp.float64
+    assert_gradients_match(ours, theirs, x, w, order=2, rtol=1e-10)
 
 
 @pytest.mark.parametrize("config", [CONFIGS[1], CONFIGS[6]], ids=str)
 def test_batching_over_either_or_both_arguments_equals_lax(config, x64):
-    params, x, w, _, _ = example(config)
+    params, x, w = example(config)
     xs, ws = draw(1, (3, *x.shape), (3, *w.shape))
     xs_inside, ws_inside = jnp.moveaxis(xs, 0, -1), jnp.moveaxis(ws, 0, 2)
 
@@ -137,7 +120,7 @@ def test_more_groups_than_are_split_take_the_grouped_path(x64):
 
 
 def test_check_grads(x64):
-    params, x, w, _, _ = example(CONFIGS[1])
+    params, x, w = example(CONFIGS[1])
     check_grads(jax.jit(lambda x, w: jnp.sin(bilinear_conv(x, w, **params))), (x, w), order=2)
 
 

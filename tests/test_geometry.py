@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
@@ -34,18 +34,9 @@ from jaxd2l.geometry import (
     recurrent_parameters,
     same_padding,
 )
+from jaxd2l.testing import stacks, windows
 
 GOLDEN = Path(__file__).parent / "golden"
-
-pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
-ordinary = st.builds(Window, st.integers(1, 5), st.integers(1, 3), pads, st.integers(1, 3))
-
-
-@st.composite
-def transposed(draw):
-    kernel, stride, dilation = (draw(st.integers(1, m)) for m in (5, 3, 3))
-    extra = draw(st.integers(0, max(stride, dilation) - 1))
-    return Window(kernel, stride, draw(pads), dilation, True, extra)
 
 
 def sizes_or_zero(function, *args):
@@ -56,10 +47,10 @@ def sizes_or_zero(function, *args):
 
 
 @settings(max_examples=150)
-@given(st.integers(1, 40), ordinary)
-def test_sizes_are_those_of_lax(n, w):
+@given(stacks(max_windows=1, extra=40))
+def test_sizes_are_those_of_lax(drawn):
     """C104: the floor formula, with dilation and unequal padding."""
-    assume(n + sum(w.sides) >= w.effective_kernel)
+    [w], n = drawn
     x, kernel = jax.ShapeDtypeStruct((1, n, 1), "float32"), jnp.zeros((w.kernel, 1, 1))
     conv = jax.eval_shape(
         lambda x: lax.conv_general_dilated(
@@ -79,13 +70,12 @@ def test_sizes_are_those_of_lax(n, w):
 
 
 @settings(max_examples=100)
-@given(st.integers(1, 12), transposed())
-def test_transposed_sizes_are_those_of_lax(n, w):
+@given(stacks(windows(transposed=True), max_windows=1, extra=12))
+def test_transposed_sizes_are_those_of_lax(drawn):
     """C105: with explicit padding k-1-p on a dilated input."""
+    [w], n = drawn
     k, (low, high) = w.effective_kernel, w.sides
     args = n, w.kernel, w.stride, w.padding, w.output_padding, w.dilation
-    if not sizes_or_zero(conv_transpose_output_size, *args):
-        return
     out = jax.eval_shape(
         lambda x: lax.conv_general_dilated(
             x,
@@ -115,7 +105,7 @@ def test_lax_conv_transpose_valid_differs_for_kernels_below_the_stride():
 
 
 @settings(max_examples=150)
-@given(st.integers(1, 30), ordinary, st.booleans())
+@given(st.integers(1, 30), windows(), st.booleans())
 def test_sizes_count_window_positions(n, w, ceil_mode):
     """Floor: windows that fit. Ceil: one more for what is left, if it starts before the padding."""
     low, high = w.sides
@@ -170,11 +160,11 @@ def test_no_symmetric_padding_keeps_the_size_of_an_even_kernel():
 
 
 @settings(max_examples=100)
-@given(st.integers(1, 20), transposed())
-def test_transposed_is_the_inverse_of_the_size(n, w):
+@given(stacks(windows(transposed=True), max_windows=1, extra=20))
+def test_transposed_is_the_inverse_of_the_size(drawn):
     """A convolution with the same window takes the transposed size back to n."""
-    out = sizes_or_zero(w.output_size, n)
-    assume(out)
+    [w], n = drawn
+    out = w.output_size(n)
     back = Window(w.kernel, w.stride, w.padding, w.dilation)
     if w.output_padding < w.stride:
         assert back.output_size(out) == n

@@ -9,7 +9,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from jaxd2l.geometry import (
-    Window,
     conv_macs,
     conv_parameters,
     conv_transpose_macs,
@@ -21,22 +20,7 @@ from jaxd2l.geometry import (
     queue_times,
     recurrent_parameters,
 )
-
-pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
-
-
-@st.composite
-def transposed(draw):
-    kernel, stride, dilation = (draw(st.integers(1, m)) for m in (5, 3, 3))
-    extra = draw(st.integers(0, max(stride, dilation) - 1))
-    return Window(kernel, stride, draw(pads), dilation, True, extra)
-
-
-def sizes_or_zero(function, *args):
-    try:
-        return function(*args)
-    except ValueError:
-        return 0
+from jaxd2l.testing import stacks, windows
 
 
 def count_conv(size, kernel, c_in, c_out, stride, padding, dilation, groups, bias):
@@ -55,13 +39,17 @@ def count_conv(size, kernel, c_in, c_out, stride, padding, dilation, groups, bia
     return multiplications, additions
 
 
-@given(st.data(), st.integers(1, 2), st.integers(1, 2), st.booleans())
-def test_conv_counts_are_those_of_the_loops(data, axes, groups, bias):
-    def draw(low, high):
-        return tuple(data.draw(st.integers(low, high)) for _ in range(axes))
-
-    size, kernel, stride, dilation = draw(5, 8), draw(1, 3), draw(1, 3), draw(1, 2)
-    padding = tuple(data.draw(st.tuples(st.integers(0, 2), st.integers(0, 2))) for _ in size)
+@given(
+    st.lists(stacks(windows(3, 3, 2, 2), max_windows=1, extra=5), min_size=1, max_size=2),
+    st.integers(1, 2),
+    st.booleans(),
+)
+def test_conv_counts_are_those_of_the_loops(drawn, groups, bias):
+    axes, size = len(drawn), tuple(n for _, n in drawn)
+    kernel, stride, padding, dilation = (
+        tuple(getattr(w, name) for [w], _ in drawn)
+        for name in ("kernel", "stride", "padding", "dilation")
+    )
     c_in, c_out = 2 * groups, groups
     ours = conv_macs(size, kernel, c_in, c_out, stride, padding, dilation, groups, bias)
     assert ours == count_conv(
@@ -72,12 +60,13 @@ def test_conv_counts_are_those_of_the_loops(data, axes, groups, bias):
         assert conv_macs(size[0], kernel[0], c_in, c_out, *flat, groups, bias) == ours
 
 
-@given(st.data(), st.integers(1, 2), st.booleans())
-def test_transposed_counts_are_those_of_the_scatter(data, axes, bias):
-    windows = [data.draw(transposed()) for _ in range(axes)]
-    sizes = [data.draw(st.integers(1, 4)) for _ in range(axes)]
-    outs = [sizes_or_zero(w.output_size, n) for w, n in zip(windows, sizes, strict=True)]
-    assume(all(outs))
+@given(
+    st.lists(stacks(windows(transposed=True), max_windows=1, extra=3), min_size=1, max_size=2),
+    st.booleans(),
+)
+def test_transposed_counts_are_those_of_the_scatter(drawn, bias):
+    windows, sizes = [w for [w], _ in drawn], [n for _, n in drawn]
+    outs = [w.output_size(n) for w, n in zip(windows, sizes, strict=True)]
     terms = {}
     for place in product(*map(range, sizes)):
         for taps in product(*(range(w.kernel) for w in windows)):

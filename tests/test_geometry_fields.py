@@ -19,18 +19,10 @@ from jaxd2l.geometry import (
     receptive_field,
     receptive_field_top_down,
 )
+from jaxd2l.testing import windows
 
-pads = st.tuples(st.integers(0, 3), st.integers(0, 3))
-ordinary = st.builds(Window, st.integers(1, 5), st.integers(1, 3), pads, st.integers(1, 3))
-
-
-@st.composite
-def transposed(draw, gaps=True):
-    kernel, stride = draw(st.integers(1, 5)), draw(st.integers(1, 3))
-    dilation = draw(st.integers(1, 3)) if gaps else 1
-    extra = draw(st.integers(0, max(stride, dilation) - 1))
-    kernel = kernel if gaps else max(kernel, stride)
-    return Window(kernel, stride, draw(pads), dilation, True, extra)
+ordinary, either = windows(), windows() | windows(transposed=True)
+without_gaps = windows(max_dilation=1, transposed=True).filter(lambda w: w.kernel >= w.stride)
 
 
 def support(windows, unit):
@@ -81,7 +73,7 @@ def test_field_of_convolutions_and_pools(windows):
 
 
 @settings(max_examples=150)
-@given(st.lists(st.one_of(ordinary, transposed()), max_size=4))
+@given(st.lists(either, max_size=4))
 def test_field_of_mixed_stacks(windows):
     """Any mixture, with holes and dilated transposed windows: exact for every unit."""
     assume(math.prod(w.stride for w in windows if w.transposed) <= 27)
@@ -92,8 +84,8 @@ def test_field_of_mixed_stacks(windows):
 @settings(max_examples=150)
 @given(
     st.lists(ordinary, max_size=2),
-    st.lists(transposed(gaps=False), max_size=3),
-    st.lists(ordinary.filter(lambda w: w.stride == 1 and w.dilation == 1), max_size=2),
+    st.lists(without_gaps, max_size=3),
+    st.lists(windows(max_stride=1, max_dilation=1), max_size=2),
 )
 def test_both_recursions_agree_on_decoders(down, up, last):
     windows = [*down, *up, *last]
@@ -135,10 +127,7 @@ def test_equal_fields_are_equal():
 
 
 @settings(max_examples=60)
-@given(
-    st.lists(st.one_of(ordinary, transposed()), max_size=2),
-    st.lists(st.one_of(ordinary, transposed()), max_size=2),
-)
+@given(st.lists(either, max_size=2), st.lists(either, max_size=2))
 def test_union_is_the_hull_of_the_branches(left, right):
     a, b = receptive_field(left), receptive_field(right)
     if a.jump != b.jump:
@@ -182,11 +171,11 @@ def test_field_is_the_support_of_the_gradient():
 
     alexnet = [Window(11, 4), Window(3, 2), Window(5, 1, 2), Window(3, 2)] + [Window(3, 1, 1)] * 3
     mixed = [Window(5, 2, 1), Window(3, 1, 2, 2), Window(4, 3, 1, transposed=True), Window(3, 1, 1)]
-    for windows, n, size in ((alexnet, 227, 163), (mixed, 60, None)):
-        field = receptive_field(windows)
+    for stack, n, size in ((alexnet, 227, 163), (mixed, 60, None)):
+        field = receptive_field(stack)
         if size:
             assert field.size == size
-        rows = jax.jit(jax.jacrev(lambda x, windows=windows: run(windows, x)))(jnp.ones((1, n, 1)))
+        rows = jax.jit(jax.jacrev(lambda x, stack=stack: run(stack, x)))(jnp.ones((1, n, 1)))
         rows = np.asarray(rows)[:, 0, :, 0]
         for unit, row in enumerate(rows):
             pixels = np.flatnonzero(row)

@@ -10,6 +10,8 @@ import numpy as np
 
 # By mode, a random direction and the directions of the next order.
 Directions = dict[str, tuple[Any, "Directions"]]
+# A program that runs once, on small arrays: LLVM's optimisations would take most of the time.
+QUICK = {"xla_backend_optimization_level": 0}
 MODES = {"fwd": "forward mode", "rev": "reverse mode"}
 
 
@@ -28,8 +30,8 @@ def assert_gradients_match(
     as reference. Compared are the outputs, `jax.jvp` along a random tangent and `jax.vjp` of a
     random cotangent (normal, always the same), each with respect to all of `args`; with `order` 2
     also the same of those derivatives, in all compositions of the modes. `f` and `reference` are
-    each compiled once, as one program. Use float64 (`jax.enable_x64`) to tell a small mistake from
-    rounding.
+    each compiled as one program (on a CPU with few optimisations, which takes a third of the time).
+    Use float64 (`jax.enable_x64`) to tell a small mistake from rounding.
 
     An element may be off by `rtol` times the largest finite magnitude in its array of the
     reference (sums round relative to their largest term), plus `atol`. `rtol` is the square root
@@ -65,8 +67,13 @@ def assert_gradients_match(
     shapes = {name: _noted(partial(jax.eval_shape, g), inputs, name) for name, g in pair.items()}
     _check_same_outputs(**shapes)
     directions = _directions(pair["reference"], inputs, order, modes, np.random.RandomState(0))
+    options = QUICK if jax.default_backend() == "cpu" else None
     got, wanted = (
-        _noted(jax.jit(partial(_derivatives, g, directions=directions)), inputs, name)
+        _noted(
+            jax.jit(partial(_derivatives, g, directions=directions), compiler_options=options),
+            inputs,
+            name,
+        )
         for name, g in pair.items()
     )
     for (label, ours), (_, theirs) in zip(_arrays(got), _arrays(wanted), strict=True):
