@@ -151,6 +151,90 @@ def test_union_of_unlike_periods():
         assert joined.interval(unit) == hull(support(twos, unit) | support(threes, unit))
 
 
+intervals = st.none() | st.builds(
+    lambda lo, size: (lo, lo + size), st.integers(-6, 6), st.integers(0, 5)
+)
+tables = st.lists(intervals, min_size=1, max_size=4).map(tuple)
+regular = st.builds(ReceptiveField, tables, st.integers(-4, 4))
+lists = st.builds(ReceptiveField, tables, st.none())
+
+
+def behind(seen, inner):
+    """The pixels that the units of an interval see through a map that sees `inner`."""
+    units = range(seen[0], seen[1] + 1) if seen else ()
+    found = [inner.interval(unit) for unit in units]
+    return hull({pixel for pair in found if pair for pixel in pair})
+
+
+@settings(max_examples=300)
+@given((st.tuples(regular, regular)) | st.tuples(lists, regular | lists))
+def test_after_is_the_hull_of_what_the_units_see(pair):
+    outer, inner = pair
+    field = outer.after(inner)
+    for unit in range(-9, 25):
+        assert field.interval(unit) == behind(outer.interval(unit), inner)
+    if outer.shift is None:
+        assert (field.shift, len(field.intervals)) == (None, len(outer.intervals))
+    else:
+        assert field.jump == outer.jump * inner.jump
+
+
+@settings(max_examples=150)
+@given(st.lists(either, max_size=3), either)
+def test_after_agrees_with_then(before, window):
+    inner, alone = receptive_field(before), ReceptiveField().then(window)
+    composed, exact = alone.after(inner), inner.then(window)
+    if window.dilation == 1 or len(inner.intervals) == 1:
+        assert composed == exact
+        return
+    for unit in range(-6, 30):  # it may be larger: the gaps of the kernel count
+        seen, part = composed.interval(unit), exact.interval(unit)
+        assert part is None or (seen[0] <= part[0] and part[1] <= seen[1])
+
+
+def test_after_by_hand():
+    conv = ReceptiveField().then(Window(3, padding=1))
+    assert conv.after(ReceptiveField.whole(9)) == ReceptiveField.whole(9)
+    assert ReceptiveField.whole(9).after(conv) == ReceptiveField(((-1, 9),), 0)
+    backwards = ReceptiveField(((8, 8),), -1)
+    assert backwards.after(backwards) == ReceptiveField()
+    assert backwards.after(conv) == conv.after(backwards) == ReceptiveField(((7, 9),), -1)
+    circular = ReceptiveField(((2, 2), (0, 0), (1, 1), (2, 2), (0, 0)), None)
+    assert conv.listed(5).after(circular) == ReceptiveField(
+        ((0, 2), (0, 2), (0, 2), (0, 2), (0, 2)), None
+    )
+    assert circular.after(conv).interval(0) == (1, 3)
+    nothing = ReceptiveField((None,), 0)
+    assert conv.after(nothing) == nothing.after(conv) == nothing
+
+
+@given(regular | lists, regular | lists, st.integers(1, 12))
+def test_lists_of_units(a, b, units):
+    left, right = a.listed(units), b.listed(units)
+    assert (left.jump, len(left.intervals)) == (None, units)
+    joined = left.union(right)
+    for unit in range(units):
+        seen = [s for s in (a.interval(unit), b.interval(unit)) if s]
+        assert left.interval(unit) == a.interval(unit)
+        assert joined.interval(unit) == hull({pixel for s in seen for pixel in s})
+    assert left.interval(units) is left.interval(-1) is None
+
+
+def test_what_has_no_pattern_is_not_continued():
+    three, two = (ReceptiveField(((0, 0),) * n, None) for n in (3, 2))
+    with pytest.raises(ValueError, match="the 3 units of this field follow no pattern"):
+        ReceptiveField().after(three)
+    with pytest.raises(ValueError, match="the 3 units of this field follow no pattern"):
+        three.then(Window(3))
+    for a, b in ((three, two), (three, ReceptiveField())):
+        with pytest.raises(ValueError, match="the 3 units of this field follow no pattern"):
+            a.union(b)
+    with pytest.raises(TypeError, match="expected a ReceptiveField, got Window"):
+        ReceptiveField().after(Window(3))
+    with pytest.raises(ValueError, match="units must be at least 1, got 0"):
+        ReceptiveField().listed(0)
+
+
 def test_field_is_the_support_of_the_gradient():
     """C107: the pixels with a non-zero gradient under kernels of ones; AlexNet and a mixture."""
 

@@ -28,7 +28,7 @@ class ReceptiveField:
     units see the same, for instance the `whole` input; and with shift None the units follow no
     pattern (circular padding, a cumulative sum), so that `intervals` lists them all.
 
-    `ReceptiveField()` is that of the input itself. Grow one with `then` and `union`.
+    `ReceptiveField()` is that of the input itself. Grow one with `then`, `after` and `union`.
 
     Example:
       >>> field = ReceptiveField().then(Window(7, 2, 3)).then(Window(3, 2, 1))
@@ -118,31 +118,85 @@ class ReceptiveField:
             shift *= window.stride
         return ReceptiveField(tuple(self._hull(window.reads(i)) for i in range(units)), shift)
 
+    def after(self, inner: ReceptiveField) -> ReceptiveField:
+        """The field of a map whose units see `self.interval(u)` of a feature map that sees `inner`.
+
+        The hull of inner.interval(v) for all v in self.interval(u); the jumps multiply. A window
+        with dilation leaves out units of its interval, `then` does too and `after` does not: over
+        an `inner` whose neighbours see different amounts it may be larger.
+
+        Raises:
+          TypeError: not a `ReceptiveField`.
+          ValueError: `inner` is a finite list of units, but this field is none; use `listed`.
+
+        Example:
+          >>> pool = ReceptiveField().then(Window(2, 2))
+          >>> field = pool.after(ReceptiveField().then(Window(3, padding=1)))
+          >>> field.size, field.jump, field.start
+          (4, 2, -1)
+          >>> backwards = ReceptiveField(((27, 27),), -1)
+          >>> backwards.after(field).interval(0) == field.interval(27)
+          True
+        """
+        if not isinstance(inner, ReceptiveField):
+            raise TypeError(f"expected a ReceptiveField, got {inner!r}")
+        if self.shift is None:
+            return ReceptiveField(tuple(inner._hull_of(seen) for seen in self.intervals), None)
+        period, units = len(inner.intervals), len(self.intervals)
+        turns = period // math.gcd(period, self.shift)
+        seen = [inner._hull_of(self.interval(unit)) for unit in range(units * turns)]
+        shift = self.shift * turns // period * inner._regular_shift()
+        return ReceptiveField(tuple(seen), shift)
+
+    def listed(self, units: int) -> ReceptiveField:
+        """The same for the first `units` units only, as a finite list (shift None).
+
+        Example:
+          >>> ReceptiveField().then(Window(3)).listed(2)
+          ReceptiveField(intervals=((0, 2), (1, 3)), shift=None)
+        """
+        count = as_int(units, "units", 1)
+        return ReceptiveField(tuple(map(self.interval, range(count))), None)
+
     def union(self, other: ReceptiveField) -> ReceptiveField:
         """The field of a sum or concatenation of two branches: the hull of both.
 
         Raises:
           ValueError: the branches have different jumps, so their units do not stay aligned, or
-            units that follow no pattern.
+            only one is a finite list, or they are of different length; use `listed`.
 
         Example:
           >>> branch = ReceptiveField().then(Window(3, padding=1))
           >>> branch.union(ReceptiveField()).size
           3
         """
+        if self.shift is other.shift is None and len(self.intervals) == len(other.intervals):
+            pairs = zip(self.intervals, other.intervals, strict=True)
+            return ReceptiveField(tuple(_hull(pair) for pair in pairs), None)
         jumps = [Fraction(f._regular_shift(), len(f.intervals)) for f in (self, other)]
         if jumps[0] != jumps[1]:
             raise ValueError(
                 f"branches with different jumps cannot be joined: {self.jump} and {other.jump}"
             )
         units = math.lcm(len(self.intervals), len(other.intervals))
-        pairs = [(self.interval(i), other.interval(i)) for i in range(units)]
-        return ReceptiveField(tuple(_hull(pair) for pair in pairs), int(jumps[0] * units))
+        both = [(self.interval(i), other.interval(i)) for i in range(units)]
+        return ReceptiveField(tuple(_hull(pair) for pair in both), int(jumps[0] * units))
 
     def _regular_shift(self) -> int:
         if self.shift is None:
-            raise ValueError("the units of this field follow no pattern; it cannot be continued")
+            raise ValueError(
+                f"the {len(self.intervals)} units of this field follow no pattern; it cannot be "
+                f"continued"
+            )
         return self.shift
+
+    def _hull_of(self, units: Interval | None) -> Interval | None:
+        """The hull of what the units from the first to the last of an interval see."""
+        if units is None:
+            return None
+        if self.shift is None:
+            return _hull(self.intervals[max(units[0], 0) : max(units[1] + 1, 0)])
+        return self._hull(range(units[0], units[1] + 1))
 
     def _hull(self, units: range) -> Interval | None:
         """The hull of what evenly spaced `units` see; only one period at each end can matter."""
