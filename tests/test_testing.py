@@ -247,6 +247,9 @@ def test_nan_fails_even_where_both_have_it_and_infinities_must_be_equal():
     told = fails(assert_gradients_match, root, lambda x: jnp.sqrt(x + 1e-12), x)
     assert told.startswith("forward mode, output (3,) float32: 1 of 3 elements differ, most at [0]")
     assert "got inf, wanted" in told
+    steep = with_rule(jnp.sqrt, lambda x, ct: ct * jnp.where(x > 1, 0.3, 0.5 / jnp.sqrt(x)))
+    told = fails(assert_gradients_match, steep, root, x, modes=["rev"])
+    assert told.startswith("reverse mode, args[0] (3,) float32: 1 of 3 elements differ, most at [2]")
     told = fails(assert_gradients_match, jnp.log, jnp.log, x - 1)
     assert told.startswith("output (3,) float32: 1 of 3 elements differ, most at [0]: got nan")
 
