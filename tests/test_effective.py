@@ -250,7 +250,20 @@ def test_half_precision_is_added_up_in_single(dtype, strict_promotion):
     np.testing.assert_allclose(found.map, weights([Window(3)] * 3) / 27, rtol=1e-6)
 
 
-def test_parameters_are_not_folded_in_but_used(key):
+def test_four_hundred_gradients_in_bfloat16_lose_nothing():
+    weights = jnp.array([1, 3, 0], jnp.bfloat16)  # added up in bfloat16 these stop at 256 and 1024
+    inputs = jnp.ones((400, 3), jnp.bfloat16)
+    found = effective_receptive_field(lambda x: (x * weights).sum(), (3,), (0,), inputs=inputs)
+    assert found.map.tolist() == [0.25, 0.75, 0]
+
+
+def test_the_middle_of_an_even_number_is_the_later_unit():
+    found = effective_receptive_field(lambda x: x, (1, 4, 3, 1))
+    assert found.unit == (2, 1)
+    assert found.map[2, 1] == 1
+
+
+def test_parameters_are_used(key):
     net = layers.Conv("conv", 2, 3, padding=1, kernel_init=Constant(0.0))
     params, state = jaxd2l.init(net, key, (5, 5, 1))
     params["conv"]["kernel"] = params["conv"]["kernel"].at[0, 2].set(1.0)
