@@ -76,6 +76,8 @@ class _Follower:
             return self.scan(eqn, operands)
         if name == "while":
             return self.loop(eqn, operands)
+        if name == "custom_linear_solve":
+            return self.linear_solve(eqn, operands)
         if name in _ONE_TO_ONE:
             return operands
         function = RULES.get(name)
@@ -126,6 +128,13 @@ class _Follower:
                 value = _opaque()
             results.append(_also(value, which, shape_of(var)))
         return results
+
+    def linear_solve(self, eqn: core.JaxprEqn, operands: list[Value]) -> list[Value]:
+        """The solver that came with the equation, called with its constants and right-hand side."""
+        counts = eqn.params["const_lengths"]
+        before = counts.matvec + counts.vecmat
+        consts, right = operands[before : before + counts.solve], operands[sum(counts) :]
+        return self.closed(eqn.params["jaxprs"].solve, [*consts, *right])
 
     # --- loops --------------------------------------------------------------------------------
 

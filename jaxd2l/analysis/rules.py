@@ -502,7 +502,7 @@ def _nonzero(
         return None
     rows = math.prod(matrix.shape[: len(contracted)])
     matrix = matrix.reshape(rows, -1)
-    return matrix if matrix.size * seen.lo.size < 1 << 24 else None
+    return matrix
 
 
 def _selected(seen: Seen, first: int, used: np.ndarray, sizes: Sequence[int]) -> Seen:
@@ -510,14 +510,15 @@ def _selected(seen: Seen, first: int, used: np.ndarray, sizes: Sequence[int]) ->
     uses.
     """
     seen = reshaped(seen, (*seen.shape[:first], used.shape[0])).listed(first)
-    columns = range(used.shape[1])
-    lo, hi = (
-        np.stack(
-            [part.compress(used[:, j], -1).min(-1, initial=int(NONE)) * sign for j in columns],
-            -1,
-        )
-        for part, sign in ((seen.lo, 1), (-seen.hi, -1))
-    )
+    first_used = used.argmax(0)
+    last_used = used.shape[0] - 1 - used[::-1].argmax(0)
+    lo = np.full((*seen.lo.shape[:first], used.shape[1]), NONE)
+    hi = np.full(lo.shape, -NONE)
+    for j in np.flatnonzero(used.any(0)):
+        band = slice(first_used[j], last_used[j] + 1)
+        rows = used[band, j]
+        lo[..., j] = seen.lo[..., band][..., rows].min(-1)
+        hi[..., j] = seen.hi[..., band][..., rows].max(-1)
     shape = (*seen.shape[:first], used.shape[1])
     result = seen.with_(shape, lo, hi, seen.steps).tidy(first)
     return reshaped(result, (*seen.shape[:first], *sizes))

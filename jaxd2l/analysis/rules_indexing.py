@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
+import jax
 import numpy as np
 from jax.extend import core
 
@@ -70,192 +70,221 @@ def _dynamic_update_slice(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Se
     return union(parts)
 
 
-def _grid(
-    indices: np.ndarray,
-    sizes: Sequence[int],
-    window: Sequence[int],
-    index_map: Sequence[int],
-    batching: Sequence[tuple[int, int]],
-    drop: bool,
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """The first position of each slice along every axis, each of the batch's shape, and which
-    slices lie inside.
+class _Slices:
+    """The geometry that gather and scatter share: which part of an array each index vector names.
 
-    Args:
-      indices: (*batch, k) start indices along the axes `index_map`.
-      sizes, window: of the operand, and of a slice.
-      batching: pairs (axis of the operand, axis of the batch) that go together.
+    Attributes:
+      shape, window: of the array, and of a slice of it.
+      outer, inner: where the axes of the indices and those of the slices are in the sliced array.
+      kept: the axes of the array that a slice keeps, in the order of `inner`.
+      through: those of them that a slice has in full.
+      batching: (axis of the array, axis of the indices) that go together.
+      columns: the axis of the array that each component of an index vector belongs to.
       drop: whether slices that reach outside are left out; otherwise they are moved inside.
     """
-    batch = indices.shape[:-1]
-    inside = np.ones(batch, bool)
-    starts = [np.zeros(batch, np.int64) for _ in sizes]
-    for column, axis in enumerate(index_map):
-        start, last = indices[..., column].astype(np.int64), sizes[axis] - window[axis]
-        inside &= (start >= 0) & (start <= last)
-        starts[axis] = np.clip(start, 0, max(last, 0))
-    for axis, along in batching:
-        starts[axis] = np.arange(sizes[axis]).reshape((-1,) + (1,) * (len(batch) - 1 - along))
-        starts[axis] = np.broadcast_to(starts[axis], batch)
-    return starts, (inside if drop else np.ones(batch, bool))
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        window: Sequence[int],
+        rank: int,
+        inner: Sequence[int],
+        lost: Sequence[int],
+        batching: tuple[Sequence[int], Sequence[int]],
+        columns: Sequence[int],
+        drop: bool,
+    ) -> None:
+        self.shape, self.window = tuple(shape), tuple(window)
+        self.inner = list(inner)
+        self.outer = [place for place in range(rank) if place not in self.inner]
+        gone = {*lost, *batching[0]}
+        self.kept = [axis for axis in range(len(shape)) if axis not in gone]
+        self.through = [axis for axis in self.kept if window[axis] == shape[axis]]
+        self.batching = list(zip(*batching, strict=True))
+        self.columns, self.drop = columns, drop
+
+    def place(self, axis: int) -> int | None:
+        """Where an axis of the array that passes through unchanged is in the sliced array."""
+        if axis in self.through:
+            return self.inner[self.kept.index(axis)]
+        return next((self.outer[along] for a, along in self.batching if a == axis), None)
+
+    def positions(
+        self, indices: np.ndarray, stored: Sequence[int]
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """For each axis of the array the positions of all slices' elements, which broadcast to
+        (*batch, *slice), and which slices count; of axes that pass through only what is `stored`.
+        """
+        batch, rank = indices.shape[:-1], indices.ndim - 1 + len(self.kept)
+        inside = np.ones(batch, bool)
+        starts = [np.zeros(batch, np.int64) for _ in self.shape]
+        for column, axis in enumerate(self.columns):
+            start, last = (
+                indices[..., column].astype(np.int64),
+                self.shape[axis] - self.window[axis],
+            )
+            inside &= (start >= 0) & (start <= last)
+            starts[axis] = np.clip(start, 0, max(last, 0))
+        for axis, along in self.batching:
+            own = np.arange(self.shape[axis]).reshape((-1,) + (1,) * (len(batch) - 1 - along))
+            starts[axis] = np.broadcast_to(own, batch)
+        where = []
+        for axis, first in enumerate(starts):
+            start = first.reshape(batch + (1,) * len(self.kept))
+            if axis in self.through:
+                start = np.zeros((1,) * rank, np.int64)
+            if axis in self.kept:
+                count = stored[axis] if axis in self.through else self.window[axis]
+                place = len(batch) + self.kept.index(axis)
+                start = start + np.arange(count).reshape((-1,) + (1,) * (rank - 1 - place))
+            where.append(start)
+        counted = inside if self.drop else np.ones(batch, bool)
+        return where, counted.reshape(batch + (1,) * len(self.kept))
 
 
-def _drops(mode: Any) -> bool:
-    return "FILL" in str(mode)
+def _moved(seen: Seen, places: Sequence[int | None], shape: tuple[int, ...]) -> Seen:
+    """An array of `shape` whose axis i is the axis `places[i]` of this one; where that is None, all
+    see the same. Axes without a place are widened to their hull.
+    """
+    if math.prod(shape) == 0 or math.prod(seen.shape) == 0:
+        return Seen.nothing(seen.pixels, shape)
+    used = [place for place in places if place is not None]
+    for axis in reversed(range(len(seen.shape))):
+        if axis not in used:
+            seen = seen.hull(axis).without(axis)
+    left = sorted(used)
+    seen = transposed(seen, [left.index(place) for place in used])
+    for axis, place in enumerate(places):
+        if place is None:
+            seen = seen.inserted(axis, shape[axis])
+    return seen
 
 
 @rule("gather")
 def _gather(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     operand, indices = operands
-    numbers, window = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
-    shape, sizes = out_shape(eqn), shape_of(eqn.invars[0])
-    offset = list(numbers.offset_dims)
-    lost = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    kept = [axis for axis in range(len(sizes)) if axis not in lost]  # in the order of offset
-    batch_places = [place for place in range(len(shape)) if place not in offset]
+    numbers, shape = eqn.params["dimension_numbers"], out_shape(eqn)
+    slices = _Slices(
+        shape_of(eqn.invars[0]),
+        eqn.params["slice_sizes"],
+        len(shape),
+        numbers.offset_dims,
+        numbers.collapsed_slice_dims,
+        (numbers.operand_batching_dims, numbers.start_indices_batching_dims),
+        numbers.start_index_map,
+        "FILL" in str(eqn.params["mode"]),
+    )
     parts = []
     if isinstance(indices, Seen):
-        last = len(indices.shape) - 1
-        seen = indices.hull(last)
-        seen = seen.without(last) if seen.shape[last] else _emptied(seen, last)
-        for place in sorted(offset):
-            seen = seen.inserted(place, shape[place])
-        parts.append(seen)
-    if not isinstance(operand, Seen):
-        return union(parts)
-    if math.prod(shape) == 0:
-        return Seen.nothing(operand.pixels, shape)
-    value = _value(indices)
-    through = [axis for axis in range(len(sizes)) if window[axis] == sizes[axis]]
-    for axis in range(len(sizes)):
-        if axis not in through:
-            operand = operand.hull(axis) if value is None else operand.listed(axis)
-    stored = math.prod(operand.lo.shape[axis] for axis in through)
-    if value is not None and math.prod(value.shape[:-1]) * stored > MOST:
-        value = None
-        for axis in range(len(sizes)):
-            operand = operand if axis in through else operand.hull(axis)
-    batch = shape_of(eqn.invars[1])[:-1]
-    if value is None:
-        seen = operand
-        for axis in reversed(range(len(sizes))):
-            if axis in lost:
-                seen = seen.hull(axis).without(axis)
-        for place, axis in enumerate(kept):
-            if axis not in through:
-                seen = seen.resized(place, window[axis])
-        for place in batch_places:
-            seen = seen.inserted(place, shape[place])
-        return union([*parts, seen])
-    batching = list(
-        zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
-    )
-    starts, inside = _grid(
-        value, sizes, window, numbers.start_index_map, batching, _drops(eqn.params["mode"])
-    )
-    rank = len(batch) + len(kept)
-    where = []
-    for axis in range(len(sizes)):
-        start = starts[axis].reshape(batch + (1,) * len(kept))
-        if axis in through:
-            start = np.zeros((1,) * rank, np.int64)
-        if axis in kept:
-            count = operand.lo.shape[axis] if axis in through else window[axis]
-            place = len(batch) + kept.index(axis)
-            start = start + np.arange(count).reshape((-1,) + (1,) * (rank - 1 - place))
-        where.append(start)
-    lo, hi = operand.lo[tuple(where)], operand.hi[tuple(where)]
-    full = (*batch, *lo.shape[len(batch) :])
-    inside = inside.reshape(batch + (1,) * len(kept))
+        own = [slices.outer.index(p) if p in slices.outer else None for p in range(len(shape))]
+        parts.append(_moved(indices, own, shape))
+    if isinstance(operand, Seen):
+        value = _value(indices)
+        stored = [operand.lo.shape[axis] for axis in slices.through]
+        if value is None or math.prod(value.shape[:-1]) * math.prod(stored) > MOST:
+            back = [slices.place(axis) for axis in range(len(slices.shape))]
+            places = [back.index(p) if p in back else None for p in range(len(shape))]
+            parts.append(_moved(operand, places, shape))
+        elif math.prod(shape):
+            parts.append(_gathered(operand, value, slices))
+        else:
+            parts.append(Seen.nothing(operand.pixels, shape))
+    return union(parts)
+
+
+def _gathered(operand: Seen, indices: np.ndarray, slices: _Slices) -> Seen:
+    for axis in range(len(slices.shape)):
+        if axis not in slices.through:
+            operand = operand.listed(axis)
+    where, inside = slices.positions(indices, operand.lo.shape)
+    batch = indices.shape[:-1]
+    lo, hi = operand.lo[tuple(where)], operand.hi[tuple(where)]  # (*batch or ones, *slice)
+    full = np.broadcast_shapes(lo.shape, inside.shape)
     lo = np.where(inside, np.broadcast_to(lo, full), NONE)
     hi = np.where(inside, np.broadcast_to(hi, full), -NONE)
+    steps = [operand.steps[axis] if axis in slices.through else None for axis in slices.kept]
     seen = operand.with_(
-        (*batch, *(window[axis] for axis in kept)),
+        (*batch, *(slices.window[axis] for axis in slices.kept)),
         lo,
         hi,
-        (None,) * len(batch) + tuple(operand.steps[a] if a in through else None for a in kept),
+        (*(None for _ in batch), *steps),
     )
-    order = [0] * rank
-    for source, place in enumerate([*batch_places, *offset]):
-        order[place] = source
+    order = np.argsort([*slices.outer, *slices.inner]).tolist()
     seen = transposed(seen, order)
-    for axis in range(rank):
+    for axis in range(len(order)):
         seen = seen.tidy(axis)
-    return union([*parts, seen])
+    return seen
 
 
-def _emptied(seen: Seen, axis: int) -> Seen:
-    return Seen.nothing(seen.pixels, seen.shape[:axis] + seen.shape[axis + 1 :])
-
-
-@rule("scatter", *(f"scatter_{kind}" for kind in ("add", "sub", "mul", "min", "max", "apply")))
-@rule("scatter-add", "scatter-mul", "scatter-min", "scatter-max", "scatter-sub")
+@rule("scatter", *(f"scatter-{kind}" for kind in ("add", "sub", "mul", "min", "max")))
 def _scatter(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     operand, indices, updates = operands[:3]
+    if any(isinstance(const, jax.core.Tracer) for const in eqn.params["update_consts"]):
+        raise NotConcrete("the function that is applied closes over traced values")
     numbers, shape = eqn.params["dimension_numbers"], out_shape(eqn)
-    pixels = seen_only(operands)[0].pixels
-    if math.prod(shape) == 0:
-        return Seen.nothing(pixels, shape)
-    value = _value(indices)
-    update_shape = shape_of(eqn.invars[2])
-    places = list(numbers.update_window_dims)
+    pixels, sizes = seen_only(operands)[0].pixels, shape_of(eqn.invars[2])
     lost = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
     kept = [axis for axis in range(len(shape)) if axis not in lost]
     window = [1] * len(shape)
-    for axis, place in zip(kept, places, strict=True):
-        window[axis] = update_shape[place]
-    through = [axis for axis in kept if window[axis] == shape[axis]]
+    for axis, place in zip(kept, numbers.update_window_dims, strict=True):
+        window[axis] = sizes[place]
+    slices = _Slices(
+        shape,
+        window,
+        len(sizes),
+        numbers.update_window_dims,
+        numbers.inserted_window_dims,
+        (numbers.operand_batching_dims, numbers.scatter_indices_batching_dims),
+        numbers.scatter_dims_to_operand_dims,
+        not str(eqn.params["mode"]).endswith("CLIP"),
+    )
     base = operand if isinstance(operand, Seen) else Seen.nothing(pixels, shape)
-    if value is None or math.prod(shape) > MOST or math.prod(update_shape) > MOST:
-        everything = [spread_over(seen, shape) for seen in seen_only([indices, updates])]
-        return union([base, *everything])
-    outer = [place for place in range(len(update_shape)) if place not in places]
-    new = updates if isinstance(updates, Seen) else Seen.nothing(pixels, update_shape)
-    new = transposed(new, [*outer, *places])  # (*batch, *window)
-    for axis in range(len(outer)):
+    value = _value(indices)
+    if value is not None and math.prod(shape) and max(math.prod(shape), math.prod(sizes)) <= MOST:
+        new = updates if isinstance(updates, Seen) else Seen.nothing(pixels, sizes)
+        replaced = eqn.primitive.name == "scatter" and eqn.params["update_jaxpr"] is None
+        return _scattered(base, value, new, slices, replaced)
+    parts = [base]
+    places = [slices.place(axis) for axis in range(len(shape))]
+    if isinstance(updates, Seen):
+        parts.append(_moved(updates, places, shape))
+    if isinstance(indices, Seen):
+        own = [slices.outer.index(p) if p in slices.outer else None for p in places]
+        parts.append(_moved(indices, own, shape))
+    return union(parts)
+
+
+def _scattered(base: Seen, indices: np.ndarray, new: Seen, slices: _Slices, replaced: bool) -> Seen:
+    """What is at the target as well as what arrives there, unless it is replaced."""
+    batch = indices.ndim - 1
+    new = transposed(new, [*slices.outer, *slices.inner])  # (*batch, *slice)
+    for axis in range(batch):
         new = new.listed(axis)
-    for axis in range(len(shape)):
-        if axis in through:
-            place = len(outer) + kept.index(axis)
-            base, new = _alike(base, axis, new, place)
-        else:
+    for axis in range(len(slices.shape)):
+        place = batch + slices.kept.index(axis) if axis in slices.kept else None
+        if axis not in slices.through:
             base = base.listed(axis)
-            if axis in kept:
-                new = new.listed(len(outer) + kept.index(axis))
-    batching = list(
-        zip(numbers.operand_batching_dims, numbers.scatter_indices_batching_dims, strict=True)
-    )
-    batch = value.shape[:-1]
-    index_map = numbers.scatter_dims_to_operand_dims
-    starts, inside = _grid(
-        value, shape, window, index_map, batching, not str(eqn.params["mode"]).endswith("CLIP")
-    )
-    rank = len(batch) + len(kept)
-    where = []
-    for axis in range(len(shape)):
-        start = starts[axis].reshape(batch + (1,) * len(kept))
-        if axis in kept:
-            place = len(batch) + kept.index(axis)
-            count = new.lo.shape[place] if axis in through else window[axis]
-            start = start + np.arange(count).reshape((-1,) + (1,) * (rank - 1 - place))
-        where.append(start)
-    full = tuple(np.broadcast_shapes(*(w.shape for w in where), batch + (1,) * len(kept)))
-    chosen = np.broadcast_to(inside.reshape(batch + (1,) * len(kept)), full)
+            new = new if place is None else new.listed(place)
+        elif place is not None:
+            base, new = _alike(base, axis, new, place)
+    stored = [
+        max(base.lo.shape[axis], new.lo.shape[batch + slices.kept.index(axis)])
+        if axis in slices.through
+        else size
+        for axis, size in enumerate(slices.shape)
+    ]
+    where, inside = slices.positions(indices, stored)
+    full = np.broadcast_shapes(*(w.shape for w in where), inside.shape)
+    chosen = np.broadcast_to(inside, full)
     target = tuple(np.broadcast_to(w, full)[chosen] for w in where)
-    stored = tuple(
-        max(base.lo.shape[a], new.lo.shape[len(batch) + kept.index(a)]) if a in through else n
-        for a, n in enumerate(shape)
-    )
-    lo = np.array(np.broadcast_to(base.lo, stored))
-    hi = np.array(np.broadcast_to(base.hi, stored))
-    if eqn.primitive.name == "scatter":
+    lo, hi = (np.array(np.broadcast_to(a, stored)) for a in (base.lo, base.hi))
+    if replaced:
         lo[target], hi[target] = NONE, -NONE
     np.minimum.at(lo, target, np.broadcast_to(new.lo, full)[chosen])
     np.maximum.at(hi, target, np.broadcast_to(new.hi, full)[chosen])
-    result = base.with_(
-        shape, lo, hi, tuple(base.steps[a] if a in through else None for a in range(len(shape)))
-    )
-    for axis in range(len(shape)):
+    steps = [s if axis in slices.through else None for axis, s in enumerate(base.steps)]
+    result = base.with_(slices.shape, lo, hi, tuple(steps))
+    for axis in range(len(slices.shape)):
         result = result.tidy(axis)
     return result
 

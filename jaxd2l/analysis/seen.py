@@ -23,7 +23,7 @@ NONE = np.int64(1) << 60
 #: More stored entries than this are not worth their memory: the axes are widened to their hull.
 MOST = 1 << 23
 #: The longest period looked for in a table.
-_LONGEST = 16
+_LONGEST = 64
 
 Steps = tuple[int | None, ...]
 
@@ -138,6 +138,8 @@ class Seen:
         for other in range(len(self.shape)):
             if other != axis:
                 seen = seen.hull(other)
+        if seen.is_nothing:
+            return ReceptiveField((None,), 0)
         lo, hi = seen.lo.ravel().tolist(), seen.hi.ravel().tolist()
         return ReceptiveField(
             tuple((a, b) if a <= b else None for a, b in zip(lo, hi, strict=True)),
@@ -295,7 +297,7 @@ class Seen:
         step, period = self.steps[axis], self.lo.shape[axis]
         if step is None:
             return self._with_rule(axis)
-        for short in range(1, min(period, 4 * _LONGEST)):
+        for short in range(1, min(period, _LONGEST + 1)):
             if period % short or step * short % period:
                 continue
             moved = step * short // period
