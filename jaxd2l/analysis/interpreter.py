@@ -107,9 +107,16 @@ class _Follower:
     def call(self, eqn: core.JaxprEqn, callee: Any, operands: list[Value]) -> list[Value]:
         """A jaxpr called once."""
         inner = callee.jaxpr if isinstance(callee, core.ClosedJaxpr) else callee
-        inside = [_viewed(v, shape_of(a)) for v, a in zip(operands, inner.invars, strict=True)]
-        results = self.closed(callee, inside)
-        return [_viewed(v, shape_of(a)) for v, a in zip(results, eqn.outvars, strict=True)]
+        inside = [
+            _viewed(value, shape_of(outer), shape_of(own))
+            for value, outer, own in zip(operands, eqn.invars, inner.invars, strict=True)
+        ]
+        return [
+            _viewed(value, shape_of(own), shape_of(outer))
+            for value, own, outer in zip(
+                self.closed(callee, inside), inner.outvars, eqn.outvars, strict=True
+            )
+        ]
 
     def cond(self, eqn: core.JaxprEqn, operands: list[Value]) -> list[Value]:
         """One of several jaxprs; all of them, unless it is known which."""
@@ -276,12 +283,14 @@ def _callee(eqn: core.JaxprEqn) -> Any:
     return None
 
 
-def _viewed(value: Value, shape: tuple[int, ...]) -> Value:
+def _viewed(value: Value, before: tuple[int, ...], shape: tuple[int, ...]) -> Value:
     """A value as a shard of it, or the other way round: other sizes of axes along which all see
     the same. Along other axes a shard may be any part.
     """
-    if isinstance(value, Known):
+    if before == shape:
         return value
+    if isinstance(value, Known):
+        return _opaque()
     seens = []
     for seen in value:
         for axis, size in enumerate(shape):

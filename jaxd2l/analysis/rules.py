@@ -29,7 +29,7 @@ ELEMENTWISE = """
     eq_to erf erf_inv erfc exp exp2 expm1 floor from_edtype ge gt igamma igamma_grad_a
     igammac imag integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max
     mesh_cast min mul mulhi name ne neg nextafter not one_minus_square or pbroadcast pcast
-    pin pmax pmin polygamma polynomial population_count pow preduced psum psum2
+    pin pmax pmin polygamma ppermute polynomial population_count pow preduced psum psum2
     psum_invariant pvary random_clone random_fold_in random_gamma_grad
     random_seed real reduce_precision reduced_vary_cast
     regularized_incomplete_beta rem reshard round rsqrt sharding_constraint shift_left
@@ -90,6 +90,15 @@ def elementwise(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
 
 
 rule(*ELEMENTWISE.split())(elementwise)
+
+
+@rule("all_gather")
+def _all_gather(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    """Inside `shard_map`, where shards see what all shards see."""
+    seen, shape, axis = seen_only(operands)[0], out_shape(eqn), eqn.params["all_gather_dimension"]
+    if eqn.params["tiled"]:
+        return seen.hull(axis).resized(axis, shape[axis])
+    return seen.inserted(axis, shape[axis])
 
 
 @rule("bitcast_convert_type")

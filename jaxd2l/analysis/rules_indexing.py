@@ -240,7 +240,8 @@ def _scatter(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     )
     base = operand if isinstance(operand, Seen) else Seen.nothing(pixels, shape)
     value = _value(indices)
-    if value is not None and math.prod(shape) and max(math.prod(shape), math.prod(sizes)) <= MOST:
+    elements, arriving = math.prod(shape), math.prod(sizes)
+    if value is not None and elements and elements <= MOST and arriving <= MOST:
         new = updates if isinstance(updates, Seen) else Seen.nothing(pixels, sizes)
         replaced = eqn.primitive.name == "scatter" and eqn.params["update_jaxpr"] is None
         return _scattered(base, value, new, slices, replaced)
