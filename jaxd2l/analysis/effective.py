@@ -56,8 +56,8 @@ class EffectiveReceptiveField:
     @property
     def size(self) -> float:
         """Luo's size: the side of the square (cube) of as many pixels as have more than 4.55 % of
-        the largest value. For a Gaussian it is a little more than `width`: 4.41 standard
-        deviations in two dimensions, 4.97 in one.
+        the largest value (of the central one in the paper). For a Gaussian it is a little more
+        than `width`: 4.41 standard deviations in two dimensions, 4.97 in one.
         """
         pixels = int((self.map > THRESHOLD * self.map.max()).sum())
         return float(pixels ** (1 / self.map.ndim))
