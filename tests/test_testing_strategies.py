@@ -1,6 +1,7 @@
 """What the strategies promise: only valid values, all kinds of them, simplest first."""
 
 import functools
+import random
 import sys
 
 import jax
@@ -218,12 +219,15 @@ def test_smooth_networks_have_a_gradient_wherever_they_see(drawn):
 # --- all strategies ---------------------------------------------------------------------------
 
 
-def test_the_simplest_values_come_first():
-    assert find(windows(), lambda w: True) == Window(1)
-    assert find(stacks(), lambda stack: True) == ([Window(1)], 1)
-    net, shape = find(networks(), lambda drawn: True)
-    assert (len(net.layers), shape) == (1, (1, 1))
-    net, shape = find(networks(), lambda drawn: "Conv(" in repr(drawn[0]))
+@pytest.mark.parametrize("seed", range(5))
+def test_failures_shrink_to_the_simplest_value_that_fails(seed):
+    first = functools.partial(find, random=random.Random(seed))
+    assert first(windows(), lambda w: w.kernel > 2 and w.stride > 1) == Window(3, 2)
+    up = Window(1, 2, transposed=True)
+    doubles = first(stacks(either), lambda s: any(w.transposed and w.stride == 2 for w in s[0]))
+    assert doubles == ([up], 1)
+    assert first(stacks(), lambda stack: len(stack[0]) == 3) == ([Window(1)] * 3, 1)
+    net, shape = first(networks(), lambda drawn: "Conv(" in repr(drawn[0]))
     assert net == layers.Serial([layers.Conv(net.layers[0].name, 1, (1,))])
     assert shape == (1, 1)
 

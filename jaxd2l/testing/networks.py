@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxd2l import layers
 from jaxd2l.geometry import Window, as_int
-from jaxd2l.testing.strategies import hypothesis_strategies
+from jaxd2l.testing.strategies import hypothesis_strategies, simplest_first
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -52,7 +52,7 @@ def networks(
     ranks = tuple(dimensions)
     if not ranks or not set(ranks) <= set(LARGEST):
         raise ValueError(f"networks: dimensions must be some of 1, 2 and 3, got {dimensions!r}")
-    counts = st.integers(1, as_int(max_layers, "networks: max_layers", 1))
+    most = as_int(max_layers, "networks: max_layers", 1)
 
     @st.composite
     def network(draw: Any) -> tuple[layers.Serial, Shape]:
@@ -60,7 +60,7 @@ def networks(
         sizes = tuple(draw(st.integers(1, LARGEST[rank])) for _ in range(rank))
         shape = (*sizes, draw(st.integers(1, 4)))
         make = _Maker(st, draw, smooth)
-        return layers.Serial(make.chain(shape, draw(counts), make.any_layer)), shape
+        return layers.Serial(make.chain(shape, 1, most, make.any_layer)), shape
 
     return network()
 
@@ -85,10 +85,11 @@ class _Maker:
         return max(shape[:-1]) <= LARGEST[len(shape) - 1]
 
     def chain(
-        self, shape: Shape, count: int, draw_layer: Callable[[Shape], layers.Layer]
+        self, shape: Shape, least: int, most: int, draw_layer: Callable[[Shape], layers.Layer]
     ) -> list[layers.Layer]:
-        chain = []
-        for _ in range(count):
+        chain: list[layers.Layer] = []
+        # "One more?" each time, as lists in hypothesis do: a layer can be left out by itself.
+        while len(chain) < least or (len(chain) < most and self.draw(self.st.booleans())):
             chain.append(draw_layer(shape))
             shape = layers.output_shape(chain[-1], shape)
         return chain
@@ -119,7 +120,7 @@ class _Maker:
         return self.one_of([self.activation, self.norm])(shape)
 
     def repeat(self, shape: Shape) -> layers.Layer:
-        block = layers.Serial(self.chain(shape, self.integer(1, 2), self.keeping))
+        block = layers.Serial(self.chain(shape, 1, 2, self.keeping))
         return layers.Repeat(block, self.integer(1, 3), name=self.name("repeat"))
 
     # Layers with any window that fits.
@@ -134,7 +135,7 @@ class _Maker:
         return self.pool_of([self.pool_window(size) for size in shape[:-1]])
 
     def window(self, size: int) -> Window:
-        low, high = self.integer(0, 3), self.integer(0, 3)
+        low, high = self.one_of(simplest_first(range(4), range(4)))
         kernel = self.integer(1, min(4, size + low + high))
         room = (size + low + high - 1) // max(kernel - 1, 1)
         dilation = self.integer(1, 3 if kernel == 1 else min(3, room))
@@ -150,13 +151,13 @@ class _Maker:
 
     def pool_window(self, size: int) -> Window:
         kernel = self.integer(1, min(4, size))
-        padding = self.integer(0, kernel - 1), self.integer(0, kernel - 1)
+        padding = self.one_of(simplest_first(range(kernel), range(kernel)))
         return Window(kernel, self.integer(1, 3), padding)
 
     # Branches.
 
     def residual(self, shape: Shape) -> layers.Layer:
-        body = layers.Serial(self.chain(shape, self.integer(1, 2), self.keeping))
+        body = layers.Serial(self.chain(shape, 1, 2, self.keeping))
         return layers.Parallel([layers.Identity(), body], self.one_of(["add", "multiply"]))
 
     def branches(self, shape: Shape) -> layers.Layer:
@@ -176,9 +177,7 @@ class _Maker:
                 continue
             first = self.aligned_conv(shape, strides, width, up)
             inner = layers.output_shape(first, shape)
-            drawn.append(
-                layers.Serial([first, *self.chain(inner, self.integer(0, 2), self.keeping)])
-            )
+            drawn.append(layers.Serial([first, *self.chain(inner, 0, 2, self.keeping)]))
         return layers.Parallel(drawn, combine)
 
     def u_shape(self, shape: Shape) -> layers.Layer:

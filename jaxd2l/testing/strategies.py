@@ -1,5 +1,6 @@
 """Hypothesis strategies of windows, stacks of windows and the sizes that they fit."""
 
+import itertools
 from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -40,23 +41,31 @@ def windows(
 
     Example:
       >>> from hypothesis import find
-      >>> find(windows(), lambda w: w.effective_kernel > 5 and w.stride > 1)
-      Window(kernel=3, stride=2, padding=(0, 0), dilation=3, transposed=False, output_padding=0)
+      >>> find(windows(), lambda w: w.kernel > 2 and w.stride > 1)
+      Window(kernel=3, stride=2, padding=(0, 0), dilation=1, transposed=False, output_padding=0)
     """
     st = hypothesis_strategies()
-    kernels = st.integers(1, as_int(max_kernel, "windows: max_kernel", 1))
-    strides = st.integers(1, as_int(max_stride, "windows: max_stride", 1))
-    sides = st.integers(0, as_int(max_padding, "windows: max_padding", 0))
-    dilations = st.integers(1, as_int(max_dilation, "windows: max_dilation", 1))
+    kernels = range(1, as_int(max_kernel, "windows: max_kernel", 1) + 1)
+    strides = range(1, as_int(max_stride, "windows: max_stride", 1) + 1)
+    sides = range(as_int(max_padding, "windows: max_padding", 0) + 1)
+    dilations = range(1, as_int(max_dilation, "windows: max_dilation", 1) + 1)
+    # Few choices a window: hypothesis removes no more than five at once from a list it shrinks.
+    steps, paddings = simplest_first(strides, dilations), simplest_first(sides, sides)
 
     @st.composite
     def window(draw: Any) -> Window:
-        kernel, stride, dilation = draw(kernels), draw(strides), draw(dilations)
-        padding = draw(sides), draw(sides)
-        extra = draw(st.integers(0, max(stride, dilation) - 1)) if transposed else 0
+        kernel, padding = draw(st.sampled_from(kernels)), draw(st.sampled_from(paddings))
+        stride, dilation = draw(st.sampled_from(steps))
+        extras = range(max(stride, dilation) if transposed else 1)
+        extra = draw(st.sampled_from(extras)) if len(extras) > 1 else 0
         return Window(kernel, stride, padding, dilation, transposed, extra)
 
     return window()
+
+
+def simplest_first(*ranges: Sequence[int]) -> list[tuple[int, ...]]:
+    """All combinations of a number from each range, those with the smallest sum first."""
+    return sorted(itertools.product(*ranges), key=lambda numbers: (sum(numbers), numbers[1:]))
 
 
 def input_sizes(windows: Sequence[Window], extra: int = 8) -> "SearchStrategy[int]":
