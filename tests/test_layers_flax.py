@@ -120,8 +120,17 @@ def test_what_is_not_one_array_or_not_a_module_is_refused():
         layers.FlaxModule("f", nn.Dense(3), train_argument=True)
 
 
+class Spectral(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        kernel = self.param("kernel", nn.initializers.ones, (3, 4))
+        return x @ (kernel / jnp.linalg.svd(kernel, compute_uv=False)[0])
+
+
 def test_unknown_macs_are_said_to_be_unknown():
-    net = layers.Serial([layers.FlaxModule("inner", nn.Dense(4)), layers.Dense("outer", 2)])
+    known = layers.Serial([layers.FlaxModule("inner", nn.Dense(4)), layers.Dense("outer", 2)])
+    assert [row.macs for row in jaxd2l.summarize(known, (3,)).rows] == [12, 8]
+    net = layers.Serial([layers.FlaxModule("inner", Spectral()), layers.Dense("outer", 2)])
     table = jaxd2l.summarize(net, (3,))
     assert [row.macs for row in table.rows] == [None, 8]
     assert table.macs == 8

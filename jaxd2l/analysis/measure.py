@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from jaxd2l.analysis.traced import Traced, traced
 from jaxd2l.geometry import ReceptiveField, Window
 from jaxd2l.layers.basic import Flatten, Identity, Reshape
 from jaxd2l.layers.composites import Parallel, Repeat, Serial, Split, Tied
@@ -30,11 +31,14 @@ class Row:
       kind: its type.
       output_shape: without the batch axis.
       parameters: how many trained numbers.
-      macs: multiply-accumulates of one example (1 MAC = 2 FLOPs); None where they are not known.
+      macs: multiply-accumulates of one example (1 MAC = 2 FLOPs), products with parameters, but all
+        products of a function or Flax module; None where they are not known.
       receptive_field: pixels from the first to the last that one unit sees, per axis; None when
         it sees the whole input.
-      jump: pixels between neighbouring units (the effective stride), per axis.
-      start: the first pixel that unit 0 sees (negative: in the padding), per axis.
+      jump: pixels between neighbouring units (the effective stride), per axis; 0 where all units
+        see the same, None where they follow no pattern.
+      start: the first pixel that unit 0 sees (negative: in the padding), per axis; None if it sees
+        nothing.
       exceeds_input: the layer combines units that each see more than the network's input already,
         so it adds depth, not context; see `summarize`.
       activation_bytes: of the array that the layer makes; 0 where it makes none but passes its
@@ -84,6 +88,7 @@ class Measure:
 
     def __init__(self, net: Layer, shape: Shape, dtype: Any) -> None:
         self.dtype = dtype
+        self.traced: dict[Any, Traced] = {}
         self.rows: list[Row] = []
         self.statistics = 0
         self.parameter_bytes = 0
@@ -120,7 +125,7 @@ class Measure:
             part = dataclasses.replace(x, shape=split_shape(x.shape, len(branches), path))
         ends = [self._layer(branch, path, part, tied) for branch in branches]
         out = combined_shape(combine, [end.shape for end in ends], path)
-        fields = _union([end.fields for end in ends], path)
+        fields = _union(ends, out)
         joined, made = ends[0].buffer, 0  # one branch alone is passed on
         if len(ends) > 1:
             joined = self._new(out)
@@ -132,14 +137,17 @@ class Measure:
 
     def _leaf(self, layer: Layer, path: tuple[str, ...], x: _Map, tied: bool) -> _Map:
         out = tuple(layer.output_shape(x.shape))
-        windows = layer.windows(x.shape)
+        windows, macs = layer.windows(x.shape), layer.macs(x.shape)
         fields, extent, exceeds = x.fields, x.extent, False
+        own: Fields = None
+        if macs is None:
+            found = self._traced(layer, x.shape, out)
+            own, macs = found.fields, found.macs
         if windows is None:
-            fields = None
+            fields, extent, exceeds = _followed(own, x, out)
         elif windows and fields is not None:
-            complete = all(f.size > n for f, n in zip(fields, extent, strict=True))
-            exceeds = complete and any(map(_combines, windows))
-            fields = tuple(f.then(w) for f, w in zip(fields, windows, strict=True))
+            exceeds = _exceeded(x) and any(map(_combines, windows))
+            fields = _grown(x, windows, out)
         elif fields is not None:  # an embedding: what was the feature axis is now a spatial one
             new = len(out) - len(x.shape)
             fields += (ReceptiveField(),) * new
@@ -156,11 +164,18 @@ class Measure:
             out,
             fields,
             parameters,
-            layer.macs(x.shape),
+            macs,
             exceeds,
             0 if made is x.buffer else made.bytes,
         )
         return _Map(out, fields, extent, made)
+
+    def _traced(self, layer: Layer, shape: Shape, out: Shape) -> Traced:
+        """Followed once for all repetitions of a layer."""
+        key = (id(layer), shape)
+        if key not in self.traced:
+            self.traced[key] = traced(layer, shape, out)
+        return self.traced[key]
 
     def _row(
         self,
@@ -226,15 +241,94 @@ def _has_shape(value: Any) -> bool:
     return hasattr(value, "shape")
 
 
-def _union(ends: list[Fields], path: tuple[str, ...]) -> Fields:
-    known = [fields for fields in ends if fields is not None]
-    if len(known) < len(ends):
+def _exceeded(x: _Map) -> bool:
+    """Whether each unit sees more than the network's input already, on every axis."""
+    pairs = zip(x.fields or (), x.extent, strict=True)
+    return bool(x.fields) and all(field.size > n for field, n in pairs)
+
+
+def _grown(x: _Map, windows: tuple[Window, ...], out: Shape) -> Fields:
+    if x.fields is None or len(x.fields) != len(windows):
         return None
-    joined = known[0]
-    for fields in known[1:]:
-        try:
-            joined = tuple(a.union(b) for a, b in zip(joined, fields, strict=True))
-        except ValueError as error:
-            error.add_note(f"in the branches at {path_text(path) or 'the top level'!r}")
-            raise
-    return joined
+    axes = zip(x.fields, windows, out, x.extent, strict=False)
+    return _known(tuple(_slid(*axis) for axis in axes), x.extent)
+
+
+def _slid(field: ReceptiveField, window: Window, units: int, pixels: int) -> ReceptiveField:
+    if field.shift is not None:
+        return field.then(window)
+    return _tidy(ReceptiveField().then(window).listed(units).after(field), pixels)
+
+
+def _followed(own: Fields, x: _Map, out: Shape) -> tuple[Fields, Shape, bool]:
+    """Fields, extent and whether the input is exceeded, of a layer that sees `own` of its input."""
+    if x.fields is None or own is None:
+        return None, x.extent, False
+    opens = len(out) - len(x.shape)  # a new axis, as an embedding does
+    if len(x.shape) == 1 and not opens:  # features alone: to combine some may be to combine all
+        alike = own == (ReceptiveField(),)
+        return (x.fields if alike else None), x.extent, False
+    if len(x.fields) != len(x.shape[:-1]):
+        return None, x.extent, False
+    extent = x.extent + x.shape[-1:] * opens
+    inner = x.fields + (ReceptiveField(),) * opens
+    axes = zip(own, inner, x.shape, out, extent, strict=False)
+    fields = _known(tuple(_composed(*axis) for axis in axes), extent)
+    return fields, extent, fields is not None and _exceeded(x) and any(f.size > 1 for f in own)
+
+
+def _composed(
+    own: ReceptiveField, inner: ReceptiveField, size: int, units: int, pixels: int
+) -> ReceptiveField:
+    """What a layer sees of the `pixels` through a map of `size` units that see `inner`."""
+    if own == ReceptiveField.whole(size):
+        return ReceptiveField.whole(pixels)
+    if inner.shift is None:
+        own = own.listed(units)
+    return _tidy(own.after(inner), pixels)
+
+
+def _tidy(field: ReceptiveField, pixels: int) -> ReceptiveField:
+    """Where there is no pattern of padding to continue, what is seen of the image only."""
+    if field.shift:
+        return field
+    last = pixels - 1
+    seen = [
+        None if i is None or i[1] < 0 or i[0] > last else (max(i[0], 0), min(i[1], last))
+        for i in field.intervals
+    ]
+    if all(i == (0, last) for i in seen):
+        return ReceptiveField.whole(pixels)
+    return field if field.shift is None else ReceptiveField(tuple(seen), 0)
+
+
+def _known(fields: tuple[ReceptiveField, ...], extent: Shape) -> Fields:
+    """The fields, or None if every unit sees the whole input."""
+    whole = [field == ReceptiveField.whole(n) for field, n in zip(fields, extent, strict=True)]
+    return None if whole and all(whole) else fields
+
+
+def _union(ends: list[_Map], out: Shape) -> Fields:
+    """What a join sees: the union of its branches; None, the whole input, if one sees that."""
+    joined = ends[0].fields
+    for end in ends[1:]:
+        if joined is None or end.fields is None or len(end.fields) != len(joined):
+            return None
+        units: tuple[int | None, ...] = out[:-1]
+        if len(joined) != len(units):
+            units = (None,) * len(joined)  # flattened: the features hold the units of all axes
+        axes = zip(joined, end.fields, units, end.extent, strict=True)
+        unions = [_joined(*axis) for axis in axes]
+        joined = None if None in unions else tuple(f for f in unions if f is not None)
+    return None if joined is None else _known(joined, ends[0].extent)
+
+
+def _joined(
+    a: ReceptiveField, b: ReceptiveField, units: int | None, pixels: int
+) -> ReceptiveField | None:
+    """The union along an axis, unit by unit where the branches do not step alike."""
+    if a.jump != b.jump or a.shift is None:
+        if units is None:
+            return None
+        a, b = a.listed(units), b.listed(units)
+    return _tidy(a.union(b), pixels)

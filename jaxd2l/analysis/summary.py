@@ -72,7 +72,7 @@ def _per_axis(values: tuple[Any, ...] | None) -> str:
         return "whole"
     if not values:
         return "-"
-    shown = [str(v) for v in values]
+    shown = ["-" if v is None else str(v) for v in values]
     return shown[0] if len(set(shown)) == 1 else "x".join(shown)
 
 
@@ -120,7 +120,13 @@ def summarize(net: Layer, input_shape: Any, dtype: Any = jnp.float32) -> Summary
 
     The receptive field follows the geometry and ignores the borders of the input. A layer that
     mixes all positions (a dense layer after flattening, a global pool) sees the whole input, and
-    so does everything after it.
+    so does everything after it. Where branches step differently their units are compared one by
+    one, and follow no pattern (the stride is `-`).
+
+    A user's function or a Flax module inside the network is measured by its trace, on a batch of
+    one: its receptive field by `analysis.receptive_field`, along the axes that input and output
+    share (the whole input where they do not correspond, as after a transposition); its MACs by
+    `analysis.count_flops`: of all matrix products and convolutions, also those without parameters.
 
     A layer that combines several units through windows is flagged (`exceeds_input`, a `*` in the
     table) where each unit it reads sees more than the network's input on every axis, r > n, as in
@@ -144,7 +150,11 @@ def summarize(net: Layer, input_shape: Any, dtype: Any = jnp.float32) -> Summary
       dtype: of parameters and activations, for the bytes.
 
     Raises:
-      ValueError: a layer cannot take its input, or branches of different strides are combined.
+      ValueError: a layer cannot take its input.
+
+    Warns:
+      UserWarning: a function uses a primitive of which it is not known what it reads; it is taken
+        to see the whole input.
 
     Source: receptive fields, Araujo, Norris & Sim, Distill 2019; border layers, Richter et al.
     2021, "Should You Go Deeper?", arXiv:2106.12307.

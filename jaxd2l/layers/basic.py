@@ -204,9 +204,8 @@ class Function(Layer):
     Control flow that depends on values is written with `lax.cond` or `lax.while_loop` inside it.
     JAX has no reverse-mode gradient through a `while_loop` whose carry depends on what is trained:
     let it carry `lax.stop_gradient` values only, such as the number of halvings.
-    A network with functions in it cannot be written to a file; keep it in code. The MACs are
-    reported as not known, the receptive field as the whole input unless `pointwise=True` promises
-    that every output sees only its own position.
+    A network with functions in it cannot be written to a file; keep it in code. `summarize` reads
+    receptive field and MACs off the function's trace.
 
     Example:
       >>> from jaxd2l import output_shape
@@ -217,12 +216,10 @@ class Function(Layer):
     label: ClassVar[str] = "function"
     function: Callable[[Array], Any]
     name: str | None = None
-    pointwise: bool = False
 
     def __post_init__(self) -> None:
         if not callable(self.function):
             raise TypeError(f"Function: expected a function, got {self.function!r}")
-        check_flags(self, "pointwise")
         if self.name is not None:
             check_name(self.name, "Function")
 
@@ -250,9 +247,6 @@ class Function(Layer):
 
     def apply(self, params: Params, state: State, x: Array, context: Context) -> tuple[Any, State]:
         return self.function(x), state
-
-    def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
-        return () if self.pointwise else None
 
     def macs(self, input_shape: Shape) -> int | None:
         return None

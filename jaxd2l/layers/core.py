@@ -199,13 +199,17 @@ class Layer:
     def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
         """One window per spatial axis; () when every output sees only its own position; None when
         every output sees the whole input. The default is the safe one: the whole input.
+
+        A layer that answers None here and to `macs` knows neither: `summarize` then reads both
+        off the trace of its `apply`.
         """
         return None
 
     def macs(self, input_shape: Shape) -> int | None:
         """Multiply-accumulates of one example (1 MAC = 2 FLOPs); only products with parameters.
 
-        None where they are not known.
+        None where the layer does not know: `summarize` then traces it and counts the products of
+        all its matrix products and convolutions, also those without parameters.
         """
         return 0
 

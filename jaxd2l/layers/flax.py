@@ -19,8 +19,8 @@ class FlaxModule(Layer):
     that it trains ("train", or "!deterministic" and "!use_running_average" for the opposite
     sense); None passes none. Its dropout gets this layer's key.
 
-    A network with a Flax module in it cannot be written to a file; keep it in code. The receptive
-    field is reported as the whole input, and the MACs as not known.
+    A network with a Flax module in it cannot be written to a file; keep it in code. `summarize`
+    reads receptive field and MACs off the module's trace.
 
     Raises:
       TypeError: not a linen module (wrap an nnx one with `nnx.bridge.to_linen`).
