@@ -379,6 +379,8 @@ def programs(draw: Any) -> tuple[Any, ...]:
         if step.order is not None:
             reads, order = [reads[a] for a in step.order], tuple(order[a] for a in step.order)
         more = [new.after(old) for new, old in zip(step.reads, reads, strict=True)]
+        if not all(r.pixels.any() for r in more):  # nothing of the image is left along an axis
+            continue
         if after == sizes and step.order is None and draw(st.integers(0, 3)) == 0:  # a skip
             run = functools.partial(skip, run)
             more = [
