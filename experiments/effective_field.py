@@ -7,6 +7,10 @@ that skip connections make it smaller.
 Random networks of 3x3 convolutions with 8 channels, five of them for each of five seeds, and a
 network of eight convolutions trained on the digits. The width is four standard deviations of the
 gradient map.
+Found: Gaussian (overlaps of 0.97 to 0.98; of a flat field 0.80). From 8 to 32 layers the width goes
+from 12 to 26 pixels, the power 0.54 of the depth, the theoretical field from 17 to 65. Twelve
+layers: 15.4 pixels, dilated 39, strided 35, with skips 11.3. Training widens it from 12.0 to 13.2
+pixels, with skips from 9.1 to 12.5.
 """
 
 import argparse
@@ -28,6 +32,7 @@ from jaxd2l.analysis import (
     effective_receptive_field,
     receptive_field,
 )
+from jaxd2l.geometry import ReceptiveField
 from jaxd2l.layers import (
     Activation,
     BatchNorm,
@@ -106,11 +111,11 @@ def measured(net: Layer, size: int, seed: int) -> EffectiveReceptiveField:
     return effective_receptive_field(f, inputs.shape[1:], inputs=inputs)
 
 
-def theoretical(net: Layer, shape: Sequence[int]) -> int:
-    """The size of the theoretical field along the rows."""
+def theoretical(net: Layer, shape: Sequence[int]) -> tuple[ReceptiveField, ReceptiveField]:
+    """The theoretical fields of the rows and of the columns."""
     params, state = layers.init(net, jax.random.key(0), shape)
-    fields = receptive_field(lambda x: layers.apply(net, params, state, x)[0], (1, *shape))
-    return int(fields[0].size)
+    rows, columns = receptive_field(lambda x: layers.apply(net, params, state, x)[0], (1, *shape))
+    return rows, columns
 
 
 def mean_width(field: EffectiveReceptiveField) -> float:
@@ -163,11 +168,11 @@ def kinds(image: np.ndarray, number: int, seeds: int, out: Path) -> list[Path]:
     for name, net in variants(number).items():
         maps = [measured(net, SIZE, seed) for seed in range(seeds)]
         widths[name] = np.array([mean_width(field) for field in maps])
-        shape = (SIZE, SIZE, CHANNELS)
-        figures[f"{name}: width, theoretical field {theoretical(net, shape)}"] = widths[name]
+        fields = theoretical(net, (SIZE, SIZE, CHANNELS))
+        figures[f"{name}: width, theoretical field {fields[0].size}"] = widths[name]
         place = out / f"effective_{name.replace(' ', '_')}.png"
         title = f"{number} layers, {name}"
-        written.append(plot.effective_field(image, maps[0], place, title))
+        written.append(plot.effective_field(image, maps[0], place, title, fields=fields))
     gains = {
         "log2 of how many times as wide, dilated": np.log2(widths["dilated"] / widths["plain"]),
         "log2 of how many times as wide, strided": np.log2(widths["strided"] / widths["plain"]),
@@ -193,6 +198,7 @@ def training(number: int, seeds: int, epochs: int, out: Path) -> list[Path]:
         one = jax.jit(before_and_after(net, parts, epochs))
         widths: dict[str, list[float]] = {"before": [], "after": []}
         accuracy = []
+        fields = theoretical(body, shape)
         for seed in range(seeds):
             *both, right = one(jax.random.key(seed))
             accuracy.append(100 * float(right))
@@ -202,10 +208,10 @@ def training(number: int, seeds: int, epochs: int, out: Path) -> list[Path]:
                 if seed == 0:
                     place = out / f"effective_{name.replace(' ', '_')}_{when}_training.png"
                     title = f"{number} layers, {name}, {when} training"
-                    written.append(plot.effective_field(parts.test.inputs[0], found, place, title))
-        field = theoretical(body, shape)
+                    image = parts.test.inputs[0]
+                    written.append(plot.effective_field(image, found, place, title, fields=fields))
         for when, values in widths.items():
-            figures[f"{name}, {when}: width, theoretical field {field}"] = np.array(values)
+            figures[f"{name}, {when}: width, theoretical field {fields[0].size}"] = np.array(values)
         figures[f"{name}, after: test accuracy, %"] = np.array(accuracy)
         gains[f"log2 of how many times as wide, {name}"] = np.log2(
             np.array(widths["after"]) / np.array(widths["before"])
