@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from jax.extend import core
 
-from jaxd2l.analysis import rules_indexing as rules_indexing  # enters its rules
+from jaxd2l.analysis import rules_indexing as rules_indexing  # these two enter their rules
+from jaxd2l.analysis import rules_windows as rules_windows
 from jaxd2l.analysis.known import Known, NotConcrete, constant, evaluate
 from jaxd2l.analysis.rules import RULES, Rule, shape_of, spread_over
 from jaxd2l.analysis.seen import Seen

@@ -176,7 +176,7 @@ def _from_keys(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
 def _to_keys(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     """The last axes hold the numbers of a key."""
     seen = seen_only(operands)[0]
-    return _reduced(seen, range(len(out_shape(eqn)), len(seen.shape)))
+    return reduced(seen, range(len(out_shape(eqn)), len(seen.shape)))
 
 
 @rule("broadcast_to", "tile")
@@ -269,7 +269,8 @@ def _concatenate(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
 # --- reductions -----------------------------------------------------------------------------------
 
 
-def _reduced(seen: Seen, axes: Sequence[int]) -> Seen:
+def reduced(seen: Seen, axes: Sequence[int]) -> Seen:
+    """The axes taken away: each element sees what all along them see."""
     for axis in sorted(axes, reverse=True):
         seen = seen.hull(axis)
         if not seen.shape[axis]:
@@ -285,14 +286,14 @@ def _reduced(seen: Seen, axes: Sequence[int]) -> Seen:
     *("argmax", "argmin"),
 )
 def _reduce(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
-    return _reduced(seen_only(operands)[0], eqn.params["axes"])
+    return reduced(seen_only(operands)[0], eqn.params["axes"])
 
 
 @rule("reduce")
 def _generic_reduce(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     """Operands, then as many initial values, with a jaxpr of the program's own."""
     shape, half = out_shape(eqn), len(operands) // 2
-    arrays = [_reduced(s, eqn.params["dimensions"]) for s in seen_only(operands[:half])]
+    arrays = [reduced(s, eqn.params["dimensions"]) for s in seen_only(operands[:half])]
     return union(arrays + [spread_over(s, shape) for s in seen_only(operands[half:])])
 
 
@@ -344,119 +345,6 @@ def _matrices(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> list[Seen]:
     return results
 
 
-# --- windows --------------------------------------------------------------------------------------
-
-
-@rule(*(f"reduce_window{kind}" for kind in ("", "_sum", "_max", "_min")))
-def _reduce_window(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
-    params, shape = eqn.params, out_shape(eqn)
-    arrays = operands if len(operands) == 1 else operands[: len(operands) // 2]
-    scalars = operands[len(arrays) :]
-    seen = union(seen_only(arrays)) if seen_only(arrays) else None
-    parts = []
-    if seen is not None:
-        for axis, taps in enumerate(params["window_dimensions"]):
-            low = params["padding"][axis][0]
-            geometry = (
-                -low,
-                params["window_strides"][axis],
-                taps,
-                params["window_dilation"][axis],
-                params["base_dilation"][axis],
-            )
-            if geometry != (0, 1, 1, 1, 1) or seen.shape[axis] != shape[axis]:
-                seen = seen.window(axis, shape[axis], *geometry)
-        parts.append(seen)
-    return union(parts + [spread_over(scalar, shape) for scalar in seen_only(scalars)])
-
-
-@rule("select_and_scatter_add", "select_and_gather_add")
-def _select_and_scatter(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
-    """The gradients of max pooling: a window chooses one of its elements."""
-    params, shape = eqn.params, out_shape(eqn)
-    first, second = operands[:2]
-    gather = eqn.primitive.name == "select_and_gather_add"
-    small, large = (None, union(seen_only(operands))) if gather else (first, second)
-    parts = [small] if isinstance(small, Seen) else []
-    windows = list(
-        zip(params["window_dimensions"], params["window_strides"], params["padding"], strict=True)
-    )
-    if isinstance(large, Seen):
-        count = shape if gather else shape_of(eqn.invars[0])
-        for axis, (taps, stride, (low, _)) in enumerate(windows):
-            spacing = params["window_dilation"][axis] if gather else 1
-            spread = params["base_dilation"][axis] if gather else 1
-            large = large.window(axis, count[axis], -low, stride, taps, spacing, spread)
-        parts.append(large)
-    seen = union(parts)
-    if not gather:  # back: element j gets from the windows that contain it
-        for axis, (taps, stride, (low, _)) in enumerate(windows):
-            seen = seen.window(axis, shape[axis], low - taps + 1, 1, taps, 1, stride)
-    return seen
-
-
-def _convolved(
-    eqn: core.JaxprEqn,
-    operands: Sequence[Operand],
-    specs: tuple[Sequence[int], Sequence[int], Sequence[int]],
-    batch_groups: int,
-) -> Seen:
-    params, shape = eqn.params, out_shape(eqn)
-    (lhs, rhs), (lhs_spec, rhs_spec, out_spec) = operands, specs
-    kernel = shape_of(eqn.invars[1])
-    parts = []
-    if isinstance(lhs, Seen):
-        for place, axis in enumerate(lhs_spec[2:]):
-            lhs = lhs.window(
-                axis,
-                shape[out_spec[2 + place]],
-                -params["padding"][place][0],
-                params["window_strides"][place],
-                kernel[rhs_spec[2 + place]],
-                params["rhs_dilation"][place],
-                params["lhs_dilation"][place],
-            )
-        if batch_groups > 1:
-            lhs = lhs.hull(lhs_spec[0])
-        lhs = lhs.resized(lhs_spec[0], shape[out_spec[0]]) if batch_groups > 1 else lhs
-        lhs = _mixed_channels(lhs, lhs_spec[1], shape[out_spec[1]], params["feature_group_count"])
-        order = [0] * len(shape)
-        for source, target in zip(lhs_spec, out_spec, strict=True):
-            order[target] = source
-        parts.append(transposed(lhs, order))
-    if isinstance(rhs, Seen):
-        rhs = _reduced(rhs, [axis for axis in range(len(kernel)) if axis != rhs_spec[0]])
-        for axis, size in enumerate(shape):
-            if axis != out_spec[1]:
-                rhs = rhs.inserted(axis, size)
-        parts.append(rhs)
-    return union(parts)
-
-
-def _mixed_channels(seen: Seen, axis: int, out: int, groups: int) -> Seen:
-    """Every output channel sees all the channels of its group."""
-    if groups == 1 or seen.same_along(axis):
-        return seen.hull(axis).resized(axis, out)
-    split = (*seen.shape[:axis], groups, seen.shape[axis] // groups, *seen.shape[axis + 1 :])
-    seen = reshaped(seen, split).hull(axis + 1).resized(axis + 1, out // groups)
-    return reshaped(seen, (*seen.shape[:axis], out, *seen.shape[axis + 2 :]))
-
-
-@rule("conv_general_dilated")
-def _conv(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
-    numbers = eqn.params["dimension_numbers"]
-    specs = (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec)
-    return _convolved(eqn, operands, specs, eqn.params["batch_group_count"])
-
-
-@rule("conv")
-def _own_conv(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
-    """The library's convolution: channels last (`ops.conv_primitive`)."""
-    last = len(out_shape(eqn)) - 1
-    spec = (0, last, *range(1, last))
-    return _convolved(eqn, operands, (spec, (last, last - 1, *range(last - 1)), spec), 1)
-
-
 # --- products -------------------------------------------------------------------------------------
 
 
@@ -479,7 +367,7 @@ def _dot(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
         used = _nonzero(operands[other], seen, batch + free, contracted[other], sides[other])
         sizes = [shape_of(eqn.invars[other])[axis] for axis in sides[other]]
         if used is None:
-            seen = _reduced(seen, range(batch + free, len(order)))
+            seen = reduced(seen, range(batch + free, len(order)))
             for size in sizes:
                 seen = seen.inserted(len(seen.shape), size)
         else:

@@ -138,8 +138,6 @@ class Seen:
         for other in range(len(self.shape)):
             if other != axis:
                 seen = seen.hull(other)
-        if seen.is_nothing:
-            return ReceptiveField((None,), 0)
         lo, hi = seen.lo.ravel().tolist(), seen.hi.ravel().tolist()
         return ReceptiveField(
             tuple((a, b) if a <= b else None for a, b in zip(lo, hi, strict=True)),

@@ -122,12 +122,14 @@ def reshaped(seen: Seen, shape: tuple[int, ...]) -> Seen:
     """The same elements in row-major order under another shape."""
     if math.prod(shape) == 0:
         return Seen.nothing(seen.pixels, shape)
-    for axis in reversed(range(len(seen.shape))):  # axes of size 1 come and go
+    before, after = _common(seen.shape, shape)
+    for axis in reversed(range(before, len(seen.shape) - after)):  # axes of size 1 come and go
         if seen.shape[axis] == 1:
             seen = seen.without(axis)
-    wanted = [size for size in shape if size != 1]
-    axis = 0
-    while axis < len(wanted):
+    end = len(shape) - after
+    wanted = [*shape[:before], *(size for size in shape[before:end] if size != 1), *shape[end:]]
+    axis = before
+    while axis < len(wanted) - after:
         size = seen.shape[axis]
         if size == wanted[axis]:
             axis += 1
@@ -140,7 +142,7 @@ def reshaped(seen: Seen, shape: tuple[int, ...]) -> Seen:
             continue
         tail, rest = axis + 1, size // wanted[axis]
         inner = 1
-        while inner < rest and tail < len(wanted) and rest % (inner * wanted[tail]) == 0:
+        while inner < rest and tail < len(wanted) - after and rest % (inner * wanted[tail]) == 0:
             inner *= wanted[tail]
             tail += 1
         if inner == rest:
@@ -148,10 +150,19 @@ def reshaped(seen: Seen, shape: tuple[int, ...]) -> Seen:
             axis += 1
         else:  # what is left over belongs together with the next axis
             seen = _merged(seen, axis)
-    for place, size in enumerate(shape):
-        if size == 1:
+    for place in range(before, end):
+        if shape[place] == 1:
             seen = seen.inserted(place)
     return seen
+
+
+def _common(old: tuple[int, ...], new: tuple[int, ...]) -> tuple[int, int]:
+    """How many axes at the beginning and at the end of two shapes are the same."""
+    least = min(len(old), len(new))
+    before = next((i for i in range(least) if old[i] != new[i]), least)
+    rest = least - before
+    after = next((i for i in range(rest) if old[-1 - i] != new[-1 - i]), rest)
+    return before, after
 
 
 def _merged(seen: Seen, axis: int) -> Seen:
