@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxd2l.analysis.receptive import spatial_axes
 from jaxd2l.checks import check_floating
 from jaxd2l.geometry import as_int
 
@@ -121,7 +122,7 @@ def effective_receptive_field(
     """
     where = "effective_receptive_field"
     shape = tuple(as_int(n, f"{where}: input_shape: each size", 1) for n in input_shape)
-    spatial = _spatial_axes(where, shape, axes)
+    spatial = spatial_axes(where, shape, axes)
     if inputs is None:
         inputs = jax.random.normal(jax.random.key(0), (SAMPLES, *shape), np.float32)
     check_floating(inputs, f"{where}: inputs")
@@ -151,20 +152,6 @@ def effective_receptive_field(
     _check_gradient(where, found)
     order = np.argsort(np.argsort(spatial))
     return EffectiveReceptiveField(found.transpose(order) / found.sum(), place)
-
-
-def _spatial_axes(where: str, shape: tuple[int, ...], axes: Any) -> tuple[int, ...]:
-    """`axes` as different numbers in [0, rank), in the caller's order."""
-    rank = len(shape)
-    if axes is None:
-        axes = range(1, rank - 1)
-    found = tuple(as_int(a, f"{where}: each of axes", -rank) for a in axes)
-    if not found or max(found) >= rank or len({a % rank for a in found}) < len(found):
-        raise ValueError(
-            f"{where}: axes must be one or more different axes of input_shape {shape}, "
-            f"got {tuple(axes)}; without axes all but the first and the last are taken"
-        )
-    return tuple(a % rank for a in found)
 
 
 def _place(

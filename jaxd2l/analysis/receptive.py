@@ -77,7 +77,7 @@ def receptive_field(
     if not callable(f):
         raise TypeError(f"receptive_field: f must be a function of one array, got {f!r}")
     shape = _shape(input_shape)
-    spatial = _axes(axes, shape)
+    spatial = spatial_axes("receptive_field", shape, axes)
     traced = jax.make_jaxpr(f, return_shape=True)
     try:
         closed, out = traced(jax.ShapeDtypeStruct(shape, dtype))
@@ -105,31 +105,36 @@ def _shape(input_shape: Any) -> tuple[int, ...]:
     return tuple(as_int(n, "receptive_field: input_shape: each size", 0) for n in sizes)
 
 
-def _axes(axes: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+def spatial_axes(where: str, shape: tuple[int, ...], axes: Any) -> tuple[int, ...]:
+    """`axes` as different numbers in [0, rank), in the caller's order; by default all but the ends.
+
+    Raises:
+      TypeError: not a sequence of integers.
+      ValueError: none is left, one does not exist, or one is named twice.
+
+    Example:
+      >>> spatial_axes("f", (1, 28, 28, 3), None), spatial_axes("f", (28, 28), (-1,))
+      ((1, 2), (1,))
+    """
     rank = len(shape)
     if axes is None:
-        if rank < 3:
+        axes = range(1, rank - 1)
+        if not axes:
             raise ValueError(
-                f"receptive_field: of {shape} the first axis is taken for the batch and the last "
-                f"for the features, which leaves no other; name the spatial axes, axes=(0,)"
+                f"{where}: without axes all but the first (batch) and the last (features) are "
+                f"taken, and of {shape} none is left; name the spatial axes, axes=(0,)"
             )
-        return tuple(range(1, rank - 1))
     try:
-        given = tuple(as_int(axis, "receptive_field: each of axes", -rank) for axis in axes)
+        found = tuple(as_int(axis, f"{where}: each of axes", -rank) for axis in axes)
     except TypeError:
         raise TypeError(
-            f"receptive_field: axes must be a tuple of integers such as (1, 2), got {axes!r}"
+            f"{where}: axes must be a tuple of integers such as (1, 2), got {axes!r}"
         ) from None
-    if not given:
+    if not found or max(found) >= rank or len({axis % rank for axis in found}) < len(found):
         raise ValueError(
-            "receptive_field: axes is empty; name at least one spatial axis, axes=(1,)"
+            f"{where}: axes must be one or more different axes of input_shape {shape}, got {found}"
         )
-    if any(axis >= rank for axis in given):
-        raise ValueError(f"receptive_field: axes {given} do not all exist in {shape}")
-    wanted = tuple(axis % rank for axis in given)
-    if len(set(wanted)) < len(wanted):
-        raise ValueError(f"receptive_field: axes {given} name an axis twice")
-    return wanted
+    return tuple(axis % rank for axis in found)
 
 
 def _input(shape: tuple[int, ...], axes: tuple[int, ...]) -> Value:
