@@ -1,6 +1,5 @@
 """Follows what values see through a jaxpr: calls, loops and branches; the rest are rules."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -9,7 +8,7 @@ from jax.extend import core
 
 from jaxd2l.analysis import rules_indexing as rules_indexing  # these two enter their rules
 from jaxd2l.analysis import rules_windows as rules_windows
-from jaxd2l.analysis.known import Known, NotConcrete, constant, evaluate
+from jaxd2l.analysis.known import Known, NotConcrete, constant, evaluate, literal
 from jaxd2l.analysis.rules import RULES, Rule, shape_of, spread_over
 from jaxd2l.analysis.seen import Seen
 from jaxd2l.analysis.seen_ops import joined, union
@@ -25,13 +24,16 @@ _PATIENCE = 400_000
 _ROUNDS = 3
 
 
-def follow(jaxpr: core.ClosedJaxpr, values: Sequence[Value], pixels: Sequence[int]) -> list[Value]:
-    """The values of the results of a jaxpr whose inputs have these.
+def follow(
+    jaxpr: core.ClosedJaxpr, values: Sequence[Value], pixels: Sequence[int]
+) -> tuple[list[Value], list[str]]:
+    """The values of the results of a jaxpr whose inputs have these, and what is to be warned of.
 
     Args:
       pixels: the sizes of the input axes that are tracked.
     """
-    return _Follower(tuple(pixels)).closed(jaxpr, values)
+    follower = _Follower(tuple(pixels))
+    return follower.closed(jaxpr, values), list(follower.warnings)
 
 
 class _Follower:
@@ -39,6 +41,11 @@ class _Follower:
 
     def __init__(self, pixels: tuple[int, ...]) -> None:
         self.pixels = pixels
+        self.warnings: dict[str, None] = {}  # a set that keeps the order
+
+    def warn(self, what: str) -> None:
+        """Note something that is not known, once."""
+        self.warnings[f"{what}; its results are taken to see the whole input"] = None
 
     def whole(self, var: Any) -> Value:
         """A value that may depend on anything."""
@@ -54,7 +61,7 @@ class _Follower:
             env[var] = self.whole(var) if _is_reference(var) else constant(const)
 
         def read(atom: Any) -> Value:
-            return constant(atom.val) if isinstance(atom, core.Literal) else env[atom]
+            return literal(atom.val) if isinstance(atom, core.Literal) else env[atom]
 
         for eqn in jaxpr.eqns:
             results = self.results(eqn, [read(atom) for atom in eqn.invars])
@@ -84,12 +91,12 @@ class _Follower:
         function = RULES.get(name)
         if function is None:
             if eqn.outvars:
-                _warn(f"what the primitive {name!r} reads is not known")
+                self.warn(f"what the primitive {name!r} reads is not known")
             return [self.whole(var) for var in eqn.outvars]
         try:
             return self.ruled(function, eqn, operands)
         except Exception as error:  # a use of the primitive that the rule does not foresee
-            _warn(f"the primitive {name!r} could not be followed ({error!r})")
+            self.warn(f"the primitive {name!r} could not be followed ({error!r})")
             return [self.whole(var) for var in eqn.outvars]
 
     def ruled(self, rule: Rule, eqn: core.JaxprEqn, operands: list[Value]) -> list[Value]:
@@ -123,7 +130,7 @@ class _Follower:
         """One of several jaxprs; all of them, unless it is known which."""
         which, *rest = operands
         branches = eqn.params["branches"]
-        index = _number(which)
+        index = _number(which) if isinstance(which, Known) and which.structural else None
         if index is not None:
             return self.closed(branches[min(max(index, 0), len(branches) - 1)], rest)
         results = []
@@ -165,7 +172,7 @@ class _Follower:
                 eqn.outvars[:num_carry],
             )
             if widened or not all(isinstance(x, Known) or _steady(x) for x in xs):
-                _warn(f"a scan of {length} steps is too long to follow one by one")
+                self.warn(f"a scan of {length} steps is too long to follow one by one")
             ys = self.closed(body, [*consts, *carry, *rows])[num_carry:]
             return [*carry, *(_spread_rows(y, length) for y in ys)]
         steady = all(_steady(x) for x in xs)
@@ -255,12 +262,6 @@ class _Follower:
 _ONE_TO_ONE = ("optimization_barrier", "device_put", "layout_constraint")
 
 
-def _warn(what: str) -> None:
-    warnings.warn(
-        f"receptive_field: {what}; its results are taken to see the whole input", stacklevel=2
-    )
-
-
 def _is_reference(var: Any) -> bool:
     """Whether a variable is a mutable reference."""
     return hasattr(var.aval, "inner_aval")
@@ -270,7 +271,7 @@ def _callee(eqn: core.JaxprEqn) -> Any:
     """The jaxpr that the equation calls once with its operands; None if it is no call."""
     if eqn.primitive.name in ("cond", "scan", "while"):
         return None
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call"):
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call", "callee"):
         jaxpr: Any = eqn.params.get(key)
         inner: Any = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
         if not isinstance(inner, core.Jaxpr):
@@ -279,7 +280,9 @@ def _callee(eqn: core.JaxprEqn) -> Any:
             continue
         inside, outside = (*inner.invars, *inner.outvars), (*eqn.invars, *eqn.outvars)
         ranks = [(len(shape_of(a)), len(shape_of(b))) for a, b in zip(inside, outside, strict=True)]
-        if all(a == b for a, b in ranks) and (jaxpr is not inner or not inner.constvars):
+        if all(a == b for a, b in ranks) and len(getattr(jaxpr, "consts", ())) == len(
+            inner.constvars
+        ):
             return jaxpr
     return None
 

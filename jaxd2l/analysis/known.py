@@ -52,7 +52,12 @@ class Known:
             if missing:
                 waiting.extend(missing)
                 continue
-            known._value = known._compute(*(other._value for other in known._inputs))
+            try:
+                known._value = known._compute(*(other._value for other in known._inputs))
+            except NotConcrete:
+                raise
+            except Exception as error:  # a collective outside its mesh, a platform not at hand
+                raise NotConcrete("it cannot be computed here") from error
             known._compute, known._inputs = None, ()
             waiting.pop()
         return self._value
@@ -63,20 +68,32 @@ class Known:
         Raises:
           NotConcrete: it cannot be computed before run time.
         """
-        return np.asarray(self.value())
+        value = self.value()
+        try:
+            return np.asarray(value)
+        except TypeError as error:  # keys of random numbers
+            raise NotConcrete("it is no array of numbers") from error
 
 
 def constant(value: Any) -> Known:
-    """A literal, or an array that the function closes over."""
+    """An array that the function closes over."""
 
     def compute() -> Any:
         if isinstance(value, jax.core.Tracer):
             raise NotConcrete("a traced value")
         return value
 
-    dtype = getattr(value, "dtype", None)
-    index = isinstance(dtype, np.dtype) and dtype.kind in "iub"
-    return Known(compute, structural=index or np.ndim(value) == 0)
+    return Known(compute, structural=_is_index(getattr(value, "dtype", None)))
+
+
+def literal(value: Any) -> Known:
+    """A number, or an array, that stands in the program."""
+    index = np.ndim(value) == 0 or _is_index(getattr(value, "dtype", None))
+    return Known(lambda: value, structural=index)
+
+
+def _is_index(dtype: Any) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind in "iub"
 
 
 def evaluate(eqn: core.JaxprEqn, inputs: Sequence[Known]) -> list[Known]:
@@ -86,11 +103,8 @@ def evaluate(eqn: core.JaxprEqn, inputs: Sequence[Known]) -> list[Known]:
         if eqn.effects or "callback" in eqn.primitive.name:
             raise NotConcrete(f"{eqn.primitive} is more than a computation")
         params = eqn.primitive.get_bind_params(eqn.params)
-        try:
-            with jax.ensure_compile_time_eval():
-                out = eqn.primitive.bind(*values, **params)
-        except Exception as error:  # a collective outside its mesh, a platform that is not here
-            raise NotConcrete(f"{eqn.primitive} cannot be computed here") from error
+        with jax.ensure_compile_time_eval():
+            out = eqn.primitive.bind(*values, **params)
         return out if eqn.primitive.multiple_results else (out,)
 
     structural = all(known.structural for known in inputs) and not _arbitrary(eqn)

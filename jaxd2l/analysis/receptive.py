@@ -1,5 +1,6 @@
 """The receptive field of any JAX function, read off its jaxpr."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -89,7 +90,9 @@ def receptive_field(
         closed.jaxpr, [True] * len(closed.jaxpr.outvars), instantiate=True
     )
     closed = core.ClosedJaxpr(jaxpr, closed.consts)
-    results = follow(closed, [_input(shape, spatial)], [shape[axis] for axis in spatial])
+    results, unknown = follow(closed, [_input(shape, spatial)], [shape[axis] for axis in spatial])
+    for sentence in unknown:
+        warnings.warn(f"receptive_field: {sentence}", stacklevel=2)
     fields = [_fields(result, spatial) for result in results]
     return jax.tree.unflatten(jax.tree.structure(out), fields)
 

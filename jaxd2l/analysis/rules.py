@@ -30,7 +30,7 @@ ELEMENTWISE = """
     igammac imag integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max
     mesh_cast min mul mulhi name ne neg nextafter not one_minus_square or pbroadcast pcast
     pin pmax pmin polygamma ppermute polynomial population_count pow preduced psum psum2
-    psum_invariant pvary random_clone random_fold_in random_gamma_grad
+    psum_invariant pvary random_clone random_fold_in random_gamma random_gamma_grad
     random_seed real reduce_precision reduced_vary_cast
     regularized_incomplete_beta rem reshard round rsqrt sharding_constraint shift_left
     shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stage stop_gradient
@@ -323,26 +323,34 @@ def _fft(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
 
 
 @rule("cholesky", "lu", "qr", "geqrf", "householder_product", "eigh", "eig", "svd", "schur")
-@rule("triangular_solve", "tridiagonal_solve", "lu_pivots_to_permutation", "hessenberg")
+@rule("lu_pivots_to_permutation", "hessenberg")
 def _matrices(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> list[Seen]:
     """Every matrix of a batch of them is mixed; the leading axes are the batch."""
-    batch = max(len(shape_of(atom)) for atom in eqn.invars) - 2
-    if eqn.primitive.name == "lu_pivots_to_permutation":
-        batch += 1
-    results = []
-    for out in eqn.outvars:
-        shape = shape_of(out)
-        parts = []
-        for seen in seen_only(operands):
-            for axis in reversed(range(batch, len(seen.shape))):
-                seen = seen.hull(axis)
-                gone = axis >= len(shape)
-                seen = seen.without(axis) if gone else seen.resized(axis, shape[axis])
-            for axis in range(len(seen.shape), len(shape)):
-                seen = seen.inserted(axis, shape[axis])
-            parts.append(seen)
-        results.append(union(parts))
-    return results
+    core_axes = 1 if eqn.primitive.name == "lu_pivots_to_permutation" else 2
+    batch = max(len(shape_of(atom)) for atom in eqn.invars) - core_axes
+    return [
+        union([_batched(seen, batch, shape_of(out)) for seen in seen_only(operands)])
+        for out in eqn.outvars
+    ]
+
+
+def _batched(seen: Seen, batch: int, shape: tuple[int, ...]) -> Seen:
+    """The first `batch` axes kept, and for the others those of `shape`, along which all see all."""
+    seen = reduced(seen, range(batch, len(seen.shape)))
+    for axis in range(batch, len(shape)):
+        seen = seen.inserted(axis, shape[axis])
+    return seen
+
+
+@rule("triangular_solve", "tridiagonal_solve")
+def _solve(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    """The last operand holds the right-hand sides, each solved for itself."""
+    shape = out_shape(eqn)
+    parts = [_batched(seen, len(shape) - 2, shape) for seen in seen_only(operands[:-1])]
+    for right in seen_only(operands[-1:]):
+        axis = len(shape) - (2 if eqn.params.get("left_side", True) else 1)
+        parts.append(right.hull(axis))
+    return union(parts)
 
 
 # --- products -------------------------------------------------------------------------------------

@@ -138,6 +138,8 @@ class Seen:
         for other in range(len(self.shape)):
             if other != axis:
                 seen = seen.hull(other)
+        if seen.steps[axis] == 0 and not seen.same_along(axis):  # a pattern that comes back
+            seen = seen.listed(axis)
         lo, hi = seen.lo.ravel().tolist(), seen.hi.ravel().tolist()
         return ReceptiveField(
             tuple((a, b) if a <= b else None for a, b in zip(lo, hi, strict=True)),
