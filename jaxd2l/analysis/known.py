@@ -26,14 +26,19 @@ class Known:
         parameters: a parameter that happens to be zero is still used.
     """
 
-    __slots__ = ("_compute", "_inputs", "_value", "structural")
+    __slots__ = ("_compute", "_inputs", "_used", "_value", "structural")
 
     def __init__(
-        self, compute: Callable[..., Any], inputs: Sequence["Known"] = (), structural: bool = True
+        self,
+        compute: Callable[..., Any],
+        inputs: Sequence["Known"] = (),
+        structural: bool = True,
+        used: Callable[[], np.ndarray | None] | None = None,
     ) -> None:
         self._compute: Callable[..., Any] | None = compute
         self._inputs = inputs
         self._value: Any = None
+        self._used = used
         self.structural = structural
 
     def value(self) -> Any:
@@ -74,6 +79,17 @@ class Known:
         except TypeError as error:  # keys of random numbers
             raise NotConcrete("it is no array of numbers") from error
 
+    def used(self) -> np.ndarray | None:
+        """Where the value is not certainly zero; None: anywhere. A parameter is nowhere certainly
+        zero, its product with a constant mask is outside the mask.
+
+        Raises:
+          NotConcrete: it cannot be computed before run time.
+        """
+        if self.structural:
+            return self.array() != 0
+        return None if self._used is None else self._used()
+
 
 def constant(value: Any) -> Known:
     """An array that the function closes over."""
@@ -109,7 +125,41 @@ def evaluate(eqn: core.JaxprEqn, inputs: Sequence[Known]) -> list[Known]:
 
     structural = all(known.structural for known in inputs) and not _arbitrary(eqn)
     results = Known(compute, inputs, structural)
-    return [Known(operator.itemgetter(i), (results,), structural) for i in range(len(eqn.outvars))]
+
+    def used() -> np.ndarray | None:
+        return _used(eqn, inputs)
+
+    return [
+        Known(operator.itemgetter(i), (results,), structural, used) for i in range(len(eqn.outvars))
+    ]
+
+
+#: Primitives whose result is zero where their one operand is.
+_KEEP_ZEROS = ("convert_element_type", "copy", "neg", "abs", "stop_gradient")
+#: Primitives that only move elements: the same is done to the mask.
+_MOVE = ("reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "rev", "slice")
+
+
+def _used(eqn: core.JaxprEqn, inputs: Sequence[Known]) -> np.ndarray | None:
+    """`Known.used` of an equation's result, from that of its operands."""
+    name, shape = eqn.primitive.name, tuple(getattr(eqn.outvars[0].aval, "shape", ()))
+    if name == "mul":
+        found = [mask for mask in (known.used() for known in inputs) if mask is not None]
+        masks = [np.broadcast_to(mask, shape) for mask in found]
+        return np.logical_and.reduce(masks) if masks else None
+    if name == "select_n" and inputs[0].structural:
+        which = inputs[0].array().astype(np.int64)
+        cases = [known.used() for known in inputs[1:]]
+        full = [np.ones(shape, bool) if mask is None else mask for mask in cases]
+        return np.choose(np.broadcast_to(which, shape), full)
+    if name in _KEEP_ZEROS or name in _MOVE:
+        mask = inputs[0].used()
+        if mask is None or name in _KEEP_ZEROS:
+            return mask
+        with jax.ensure_compile_time_eval():
+            moved = eqn.primitive.bind(mask, **eqn.primitive.get_bind_params(eqn.params))
+        return np.asarray(moved)
+    return None
 
 
 def _arbitrary(eqn: core.JaxprEqn) -> bool:

@@ -136,6 +136,16 @@ def _narrowed(values: np.ndarray) -> np.ndarray:
     return values
 
 
+def not_zero(operand: Operand) -> np.ndarray | None:
+    """Where an operand is not certainly zero; None: anywhere."""
+    if isinstance(operand, Known):
+        try:
+            return operand.used()
+        except NotConcrete:
+            pass
+    return None
+
+
 # --- shapes ---------------------------------------------------------------------------------------
 
 
@@ -391,23 +401,18 @@ def _dot(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
 def _nonzero(
     other: Operand, seen: Seen, first: int, contracted: Sequence[int], free: Sequence[int]
 ) -> np.ndarray | None:
-    """Which contracted element (rows) each free element (columns) of a matrix that follows from the
-    program text uses; None if it uses all, or if that makes no difference.
+    """Which contracted elements (rows) each free element (columns) of a matrix uses, where not all
+    are and it makes a difference.
     """
-    varying = [axis for axis in range(first, len(seen.shape)) if not seen.same_along(axis)]
-    if not varying or isinstance(other, Seen) or not other.structural:
+    varying = any(not seen.same_along(axis) for axis in range(first, len(seen.shape)))
+    used = not_zero(other) if varying else None
+    if used is None:
         return None
-    try:
-        matrix = other.array() != 0
-    except NotConcrete:
-        return None
-    rest = tuple(a for a in range(matrix.ndim) if a not in contracted and a not in free)
-    matrix = matrix.any(rest, keepdims=True).transpose(*contracted, *free, *rest)
+    rest = tuple(a for a in range(used.ndim) if a not in contracted and a not in free)
+    matrix = np.any(used, rest, keepdims=True).transpose((*contracted, *free, *rest))
     if matrix.all():
         return None
-    rows = math.prod(matrix.shape[: len(contracted)])
-    matrix = matrix.reshape(rows, -1)
-    return matrix
+    return matrix.reshape(math.prod(matrix.shape[: len(contracted)]), -1)
 
 
 def _selected(seen: Seen, first: int, used: np.ndarray, sizes: Sequence[int]) -> Seen:

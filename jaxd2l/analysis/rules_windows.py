@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from jax.extend import core
 
 from jaxd2l.analysis.rules import (
     Operand,
+    not_zero,
     out_shape,
     reduced,
     rule,
@@ -77,13 +79,15 @@ def _convolved(
     parts = []
     if isinstance(lhs, Seen):
         for place, axis in enumerate(lhs_spec[2:]):
+            first, taps = _taps(rhs, rhs_spec[2 + place], kernel)
+            spacing = params["rhs_dilation"][place]
             lhs = lhs.window(
                 axis,
                 shape[out_spec[2 + place]],
-                -params["padding"][place][0],
+                first * spacing - params["padding"][place][0],
                 params["window_strides"][place],
-                kernel[rhs_spec[2 + place]],
-                params["rhs_dilation"][place],
+                taps,
+                spacing,
                 params["lhs_dilation"][place],
             )
         if batch_groups > 1:
@@ -101,6 +105,17 @@ def _convolved(
                 rhs = rhs.inserted(axis, size)
         parts.append(rhs)
     return union(parts)
+
+
+def _taps(kernel: Operand, axis: int, shape: tuple[int, ...]) -> tuple[int, int]:
+    """The first tap along an axis of a kernel, and how many there are to the last: without those at
+    the ends that a constant mask makes zero.
+    """
+    used = not_zero(kernel)
+    if used is None:
+        return 0, shape[axis]
+    taps = np.flatnonzero(used.any(tuple(a for a in range(len(shape)) if a != axis)))
+    return (int(taps[0]), int(taps[-1] - taps[0]) + 1) if taps.size else (0, 0)
 
 
 def _mixed_channels(seen: Seen, axis: int, out: int, groups: int) -> Seen:
