@@ -295,7 +295,7 @@ def _alike(a: Seen, axis: int, b: Seen, place: int) -> tuple[Seen, Seen]:
     rank = max(len(a.shape), len(b.shape))
     one = _only(a, axis, rank)
     two = _only(b, place, rank)
-    first, second, _ = aligned(one, two, rank - 1)
+    first, second = aligned(one, two, rank - 1)
     return _stored_as(a, axis, first, rank), _stored_as(b, place, second, rank)
 
 

@@ -21,7 +21,7 @@ from jaxd2l.geometry import ReceptiveField
 #: The interval of an element that sees nothing is (NONE, -NONE).
 NONE = np.int64(1) << 60
 #: More stored entries than this are not worth their memory: the axes are widened to their hull.
-MOST = 1 << 23
+MOST = 1 << 22
 #: The longest period looked for in a table.
 _LONGEST = 64
 
@@ -321,8 +321,11 @@ class Seen:
         if size < 2 or ((lo == lo[:, :1]).all() and (hi == hi[:, :1]).all()):
             return self._along(axis, *self._first(axis, min(size, 1)), size, 0)
         empty = lo > hi
+        row = slice(int((~empty).any(1).argmax()), None)  # one that sees something, tried first
+        one_lo, one_hi, one_empty = lo[row][:1], hi[row][:1], empty[row][:1]
         for period in range(1, min(_LONGEST, size // 2) + 1):
-            rule = _rule(lo, hi, empty, period, self.pixels)
+            rule = _rule(one_lo, one_hi, one_empty, period, self.pixels)
+            rule = rule and _rule(lo, hi, empty, period, self.pixels)
             if rule is not None:
                 begin, moved = rule
                 # Counted from index 0: entry i is that of begin + (i - begin) mod period.

@@ -21,15 +21,14 @@ def _both(a: Seen, b: Seen) -> Seen:
         return a
     if b.is_whole or a.is_nothing:
         return b
-    listed = []
-    for axis in range(len(a.shape)):
-        a, b, without_rule = aligned(a, b, axis)
-        if without_rule:
-            listed.append(axis)
-    if max(np.broadcast(a.lo, b.lo).size, 1) > MOST:
+    if math.prod(_period(a, b, axis) or size for axis, size in enumerate(a.shape)) > MOST:
         for axis in range(len(a.shape)):
             a, b = a.hull(axis), b.hull(axis)
-        return _both(a, b)
+    listed = []
+    for axis in range(len(a.shape)):
+        if _period(a, b, axis) is None:
+            listed.append(axis)
+        a, b = aligned(a, b, axis)
     lo, hi = np.minimum(a.lo, b.lo), np.maximum(a.hi, b.hi)
     result = a.with_(a.shape, lo, hi, a.steps)
     for axis in listed:
@@ -37,14 +36,20 @@ def _both(a: Seen, b: Seen) -> Seen:
     return result
 
 
-def aligned(a: Seen, b: Seen, axis: int) -> tuple[Seen, Seen, bool]:
-    """Both with as many entries along `axis`, and whether that left them without a rule."""
+def _period(a: Seen, b: Seen, axis: int) -> int | None:
+    """The period that suits both along `axis`; None if they follow no common rule."""
     s, t = a.steps[axis], b.steps[axis]
     p, q = a.lo.shape[axis], b.lo.shape[axis]
-    if s is not None and t is not None and s * q == t * p:
-        both = math.lcm(p, q)
-        return a.repeated(axis, both // p), b.repeated(axis, both // q), False
-    return a.listed(axis), b.listed(axis), True
+    return math.lcm(p, q) if s is not None and t is not None and s * q == t * p else None
+
+
+def aligned(a: Seen, b: Seen, axis: int) -> tuple[Seen, Seen]:
+    """Both with as many entries along `axis`."""
+    both = _period(a, b, axis)
+    if both is None:
+        return a.listed(axis), b.listed(axis)
+    p, q = a.lo.shape[axis], b.lo.shape[axis]
+    return a.repeated(axis, both // p), b.repeated(axis, both // q)
 
 
 def masked(seen: Seen, keep: np.ndarray) -> Seen:
@@ -88,7 +93,7 @@ def joined(seens: Sequence[Seen], axis: int) -> Seen:
             continue
         longest = parts[0]
         for part in parts[1:]:
-            longest, _, _ = aligned(longest, part, other)
+            longest, _ = aligned(longest, part, other)
         parts = [aligned(part, longest, other)[0] for part in parts]
         if any(part.steps[other] is None for part in parts):
             parts = [part.listed(other) for part in parts]
