@@ -78,7 +78,7 @@ def receptive_field(
     for color, width in (("white", 3), ("black", 1)):
         axes.plot(target[1], target[0], "+", color=color, markersize=7, markeredgewidth=width)
     _legend(figure, axes)
-    return save_figure(figure, path, title)
+    return save_figure(figure, path, title, tight=True)
 
 
 def effective_field(
@@ -161,7 +161,7 @@ def effective_field(
     bar.ax.tick_params(labelsize=7)
     bar.solids.set_alpha(1)
     _legend(figure, axes, "outside lower center")
-    return save_figure(figure, path, title)
+    return save_figure(figure, path, title, tight=True)
 
 
 def growth(summary: Summary, path: str | os.PathLike[str], title: str = "") -> Path:
@@ -227,7 +227,7 @@ def growth(summary: Summary, path: str | os.PathLike[str], title: str = "") -> P
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     _legend(figure, axes)
-    return save_figure(figure, path, title)
+    return save_figure(figure, path, title, tight=True)
 
 
 def _axis(axis: int, rank: int) -> str:

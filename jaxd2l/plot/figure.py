@@ -26,8 +26,9 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def save_figure(figure: Any, path: str | os.PathLike[str], title: str) -> Path:
-    """Write the figure; the ending of the path chooses the format (.png, .svg, .pdf).
+def save_figure(figure: Any, path: str | os.PathLike[str], title: str, tight: bool = False) -> Path:
+    """Write the figure; the ending of the path chooses the format (.png, .svg, .pdf). A tight one
+    is as large as what is drawn, with what stands outside of the axes.
 
     Example:
       >>> import tempfile
@@ -38,5 +39,5 @@ def save_figure(figure: Any, path: str | os.PathLike[str], title: str) -> Path:
         figure.suptitle(title)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, bbox_inches="tight" if tight else None)
     return path
