@@ -19,9 +19,9 @@ def drawn(monkeypatch):
     """The figures that were saved, in a list."""
     figures = []
 
-    def save(figure, path, title):
+    def save(figure, path, title, tight):
         figures.append(figure)
-        return plot.figure.save_figure(figure, path, title)
+        return plot.figure.save_figure(figure, path, title, tight)
 
     monkeypatch.setattr(drawing, "save_figure", save)
     return figures

@@ -88,7 +88,11 @@ class Known:
         """
         if self.structural:
             return self.array() != 0
-        return None if self._used is None else self._used()
+        if self._used is None:
+            return None
+        mask = self._used()
+        self._used = lambda: mask
+        return mask
 
 
 def constant(value: Any) -> Known:

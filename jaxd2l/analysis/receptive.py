@@ -32,7 +32,8 @@ def receptive_field(
     What counts is the program, not the numbers: a parameter that is zero is still used, and
     x - x depends on x. Integer and boolean arrays and what is computed without parameters are
     looked into: the indices of a gather, a constant mask of `where` or of a kernel, the matrix of
-    `jax.image.resize`. Padding, by a convolution, `jnp.pad` or concatenated zeros, continues the
+    `jax.image.resize`. A mask of floats that f closes over is a parameter: give it as booleans, or
+    make it in f. Padding, by a convolution, `jnp.pad` or concatenated zeros, continues the
     pattern of the image beyond its borders, as in `geometry.ReceptiveField`: `start` may be
     negative. A value that mixes all positions of an axis, as a global pool does, sees the pixels
     of the image and no padding.

@@ -141,7 +141,7 @@ def not_zero(operand: Operand) -> np.ndarray | None:
     if isinstance(operand, Known):
         try:
             return operand.used()
-        except NotConcrete:
+        except (NotConcrete, RecursionError):  # a product of a thousand masks
             pass
     return None
 
