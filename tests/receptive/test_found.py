@@ -122,3 +122,8 @@ def test_nested_jit_with_constants() -> None:
         )
 
     assert receptive_field(f, (1, 8, 1)) == (of_windows([Window(3)]),)
+
+
+def test_an_empty_update_changes_nothing() -> None:
+    told = receptive_field(lambda x: lax.dynamic_update_slice(x, x[:, 6:9], (0, 1, 0)), (1, 5, 2))
+    assert told == (PIXEL,)

@@ -227,6 +227,29 @@ SEQUENCES: dict[str, tuple[Callable[[Array], Array], list[Any]]] = {
         ).T[None],
         [(2 * i, 2 * i + 3) for i in range(3)],
     ),
+    "masked kernel": (
+        lambda x: lax.conv_general_dilated(
+            x,
+            weights(5, 2, 2) * jnp.array([1, 1, 0, 0, 0])[:, None, None],
+            (1,),
+            "SAME",
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        ),
+        [(t - 2, t - 1) for t in range(9)],
+    ),
+    "causal mixing": (lambda x: jnp.einsum("ts,nsc->ntc", jnp.tril(weights(9, 9)), x), UP_TO),
+    "banded": (
+        lambda x: jnp.einsum("ts,nsc->ntc", jnp.triu(jnp.tril(weights(9, 9), 1), -1), x),
+        [(t - 1, t + 1) for t in range(9)],
+    ),
+    "one matrix for all": (
+        lambda x: jnp.linalg.solve(2 * jnp.eye(3), x.reshape(1, 3, 3, 2)).reshape(1, 9, 2),
+        [(t - t % 3, t - t % 3 + 2) for t in range(9)],
+    ),
+    "random gamma": (
+        lambda x: jax.random.gamma(jax.random.key(0), jnp.exp(x)),
+        [(t, t) for t in range(9)],
+    ),
     "linear systems of pairs": (
         lambda x: jnp.linalg.solve(
             5 * jnp.eye(2) + jnp.einsum("nti,ntj->ntij", x, jnp.roll(x, 1, 2)), x[..., None]
@@ -240,13 +263,15 @@ SEQUENCES: dict[str, tuple[Callable[[Array], Array], list[Any]]] = {
 def test_sequences(name: str) -> None:
     f, wanted = SEQUENCES[name]
     (field,) = receptive_field(f, (1, 9, 2))
-    inside = [
-        (max(interval[0], 0), min(interval[1], 8))
-        for unit in range(len(wanted))
-        if (interval := field.interval(unit)) is not None
+    assert [clipped(field.interval(unit)) for unit in range(len(wanted))] == [
+        clipped(interval) for interval in wanted
     ]
-    assert inside == [(max(lo, 0), min(hi, 8)) for lo, hi in wanted]
-    assert field.size >= max(hi - lo + 1 for lo, hi in inside)
+    assert field.size >= max(hi - lo + 1 for lo, hi in filter(None, map(clipped, wanted)))
+
+
+def clipped(interval: tuple[int, int] | None) -> tuple[int, int] | None:
+    lo, hi = interval or (9, -1)
+    return (max(lo, 0), min(hi, 8)) if hi >= 0 and lo <= 8 else None
 
 
 @pytest.mark.parametrize("name", ["ring buffer", "experts", "linear systems of pairs"])
@@ -403,6 +428,51 @@ def test_types_and_jit_change_nothing() -> None:
     assert receptive_field(jax.jit(f, donate_argnums=0), (1, 9, 2)) == wanted
     with jax.enable_x64(True):
         assert receptive_field(f, (1, 9, 2), dtype=jnp.float64) == wanted
+
+
+def test_parameters_are_not_looked_into() -> None:
+    zero, key = jnp.float32(0), jax.random.key(0)
+    scaled = receptive_field(lambda x: (zero * jnp.eye(9)) @ x, (1, 9, 2))
+    assert seen(scaled) == [(1, 1, 0)]
+    learned = receptive_field(
+        lambda x: lax.cond(zero > 1, jnp.cumsum, jnp.negative, x[0, :, 0]), (1, 9, 2)
+    )
+    assert learned[0].size == 9
+
+    def depth(x: Array) -> Array:  # stochastic depth: both ways are in the program
+        return lax.cond(jax.random.bernoulli(key), lambda y: conv(y, 3, 2, "SAME"), lambda y: y, x)
+
+    assert seen(receptive_field(depth, (1, 9, 2))) == [(3, 1, -1)]
+
+
+def test_keys_out_of_a_loop() -> None:
+    def sample(x: Array) -> Array:
+        def noisy(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+            key, own = jax.random.split(state[0])
+            return (key, state[1] + jax.random.normal(own, x.shape)), own
+
+        (_, y), keys = lax.scan(noisy, (jax.random.key(0), x), None, length=3)
+        turns = jax.random.randint(keys[1], (), 1, 3)
+        return lax.fori_loop(0, turns, lambda _, z: 2 * z, y)
+
+    assert seen(receptive_field(sample, (1, 9, 2))) == [(1, 1, 0)]
+
+
+def test_a_pattern_that_comes_back_has_no_jump() -> None:
+    for turned in (lambda x: jnp.tile(x, (1, 2, 1)), lambda x: jnp.roll(x, jnp.arange(3)[1], 1)):
+        (field,) = receptive_field(turned, (1, 6, 1))
+        assert field.jump is None
+        assert len(field.intervals) in (6, 12)
+        assert field.size == 1
+
+
+def test_what_is_unknown_is_told_once_and_where() -> None:
+    def f(x: Array) -> Array:
+        return lax.fori_loop(0, 9, lambda _, y: jax.pure_callback(np.sin, y, y), x)
+
+    with pytest.warns(UserWarning, match="pure_callback") as told:
+        assert receptive_field(f, (1, 9, 2))[0].size == 9
+    assert [warning.filename for warning in told] == [__file__]
 
 
 def test_shards_of_the_batch() -> None:
