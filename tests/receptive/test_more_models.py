@@ -475,11 +475,25 @@ def test_what_is_unknown_is_told_once_and_where() -> None:
     assert [warning.filename for warning in told] == [__file__]
 
 
-def test_shards_of_the_batch() -> None:
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("i",))
-    batch = jax.sharding.PartitionSpec("i")
-    split = functools.partial(jax.shard_map, mesh=mesh, in_specs=(batch,), out_specs=batch)
-    f = split(lambda x: conv(x, 3, 2) - lax.pmean(x, "i").mean())
+def test_shards() -> None:
+    kind = jax.sharding.AxisType.Auto
+    mesh = jax.sharding.AbstractMesh((4,), ("i",), axis_types=(kind,))  # no devices: only traced
+    P = jax.sharding.PartitionSpec
+    over_batch = functools.partial(jax.shard_map, mesh=mesh, in_specs=(P("i"),), out_specs=P("i"))
+    f = over_batch(lambda x: conv(x, 3, 2) - lax.pmean(x, "i").mean())
     assert seen(receptive_field(f, (4, 9, 2))) == [(9, 0, 0)]
-    f = split(lambda x: conv(x, 3, 2) - lax.all_gather(x, "i")[0, :, 2:])
+    f = over_batch(lambda x: conv(x, 3, 2) - lax.all_gather(x, "i")[0, :, 2:])
     assert seen(receptive_field(f, (4, 9, 2))) == [(3, 1, 0)]
+
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(P(), P("i")),
+        out_specs=P(None, "i"),
+        check_vma=False,
+    )
+    def slices(x: Array, starts: Array) -> Array:  # each shard has a start of its own
+        return lax.dynamic_slice_in_dim(x, starts.sum(), 1, 1)
+
+    (field,) = receptive_field(lambda x: slices(x, np.array([2, 0, 0, 1])), (1, 9, 2))
+    assert (field.size, field.jump, field.start) == (9, 0, 0)
