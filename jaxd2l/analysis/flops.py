@@ -10,8 +10,9 @@ from jax.extend import core
 from jax.interpreters import partial_eval
 
 from jaxd2l.analysis.flop_rules import applications, first_order
+from jaxd2l.analysis.jaxprs import callee, opened, scan_layout
 from jaxd2l.analysis.known import Known, NotConcrete, constant, evaluate
-from jaxd2l.analysis.trips import LoopCounter, concrete, opened, scan_layout
+from jaxd2l.analysis.trips import LoopCounter, concrete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,14 +186,6 @@ _STEPPED_EQUATIONS = 100_000
 _MOST_TRIPS = 1_000_000
 _MOST_OPERATIONS = 1_000_000_000
 
-#: Primitives that run one jaxpr on their inputs, and the parameters that may hold it.
-_CALLS = {
-    "call", "checkpoint", "closed_call", "composite", "core_call", "custom_jvp_call",
-    "custom_partitioning", "custom_vjp_call", "custom_vmap_call", "eval_jaxpr", "jit",
-    "linear_call", "pjit", "remat2", "remat_opt",
-}  # fmt: skip
-_CALLED = ("jaxpr", "call_jaxpr", "call", "callee", "fwd_jaxpr")
-
 
 class _Counter:
     """Walks through jaxprs; keeps what is left to step through, and the counters of loops."""
@@ -241,8 +234,8 @@ class _Counter:
                 return self.closed(p["jaxprs"].solve)[0], _nothing(eqn)
             case "call_hi_primitive":
                 return self.closed(_expansion(eqn), inputs)
-            case _ if name in _CALLS:
-                return self.closed(next(p[key] for key in _CALLED if key in p), inputs)
+            case _ if (called := callee(eqn)) is not None:
+                return self.closed(called, inputs)
         applied = applications(eqn)
         single = first_order(eqn)
         if applied is not None:

@@ -8,18 +8,18 @@ from jax.extend import core
 
 from jaxd2l.analysis import rules_indexing as rules_indexing  # these two enter their rules
 from jaxd2l.analysis import rules_windows as rules_windows
+from jaxd2l.analysis.jaxprs import callee, opened, scan_layout
 from jaxd2l.analysis.known import Known, NotConcrete, constant, evaluate, literal
 from jaxd2l.analysis.rules import RULES, Rule, shape_of, spread_over
 from jaxd2l.analysis.seen import Seen
 from jaxd2l.analysis.seen_ops import joined, union
-from jaxd2l.analysis.trips import scan_layout
 
 #: What is known of a value: one `Seen` per tracked input axis, or that it does not depend on the
 #: input.
 Value: TypeAlias = tuple[Seen, ...] | Known
 
 #: Equations that a loop may cost before its iterations are no longer followed one by one.
-_PATIENCE = 400_000
+_PATIENCE = 200_000
 #: Rounds of a loop of unknown length before what still grows is taken to see everything.
 _ROUNDS = 3
 
@@ -53,9 +53,7 @@ class _Follower:
 
     def closed(self, jaxpr: Any, inputs: Sequence[Value]) -> list[Value]:
         """Follow a jaxpr, with or without constants of its own."""
-        consts: Sequence[Any] = ()
-        if isinstance(jaxpr, core.ClosedJaxpr):
-            jaxpr, consts = jaxpr.jaxpr, jaxpr.consts
+        jaxpr, consts = opened(jaxpr)
         env: dict[core.Var, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
         for var, const in zip(jaxpr.constvars, consts, strict=True):
             env[var] = self.whole(var) if _is_reference(var) else constant(const)
@@ -70,9 +68,9 @@ class _Follower:
 
     def results(self, eqn: core.JaxprEqn, operands: list[Value]) -> Sequence[Value]:
         """The values of an equation's results."""
-        callee = _callee(eqn)
-        if callee is not None:
-            return self.call(eqn, callee, operands)
+        called = callee(eqn)
+        if called is not None:
+            return self.call(eqn, called, operands)
         if any(_is_reference(var) for var in eqn.outvars):
             return [self.whole(var) for var in eqn.outvars]  # what is written to it is not followed
         if all(isinstance(operand, Known) for operand in operands):
@@ -112,9 +110,9 @@ class _Follower:
 
     # --- calls and branches -------------------------------------------------------------------
 
-    def call(self, eqn: core.JaxprEqn, callee: Any, operands: list[Value]) -> list[Value]:
+    def call(self, eqn: core.JaxprEqn, called: Any, operands: list[Value]) -> list[Value]:
         """A jaxpr called once."""
-        inner = callee.jaxpr if isinstance(callee, core.ClosedJaxpr) else callee
+        inner, _ = opened(called)
         inside = [
             _viewed(value, shape_of(outer), shape_of(own))
             for value, outer, own in zip(operands, eqn.invars, inner.invars, strict=True)
@@ -122,7 +120,7 @@ class _Follower:
         return [
             _viewed(value, shape_of(own), shape_of(outer))
             for value, own, outer in zip(
-                self.closed(callee, inside), inner.outvars, eqn.outvars, strict=True
+                self.closed(called, inside), inner.outvars, eqn.outvars, strict=True
             )
         ]
 
@@ -132,7 +130,7 @@ class _Follower:
         branches = eqn.params["branches"]
         index = _number(which) if isinstance(which, Known) and which.structural else None
         if index is not None:
-            return self.closed(branches[min(max(index, 0), len(branches) - 1)], rest)
+            return self.closed(branches[index], rest)
         results = []
         outcomes = [self.closed(branch, rest) for branch in branches]
         for var, *possible in zip(eqn.outvars, *outcomes, strict=True):
@@ -267,26 +265,6 @@ def _is_reference(var: Any) -> bool:
     return hasattr(var.aval, "inner_aval")
 
 
-def _callee(eqn: core.JaxprEqn) -> Any:
-    """The jaxpr that the equation calls once with its operands; None if it is no call."""
-    if eqn.primitive.name in ("cond", "scan", "while"):
-        return None
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr", "call", "callee"):
-        jaxpr: Any = eqn.params.get(key)
-        inner: Any = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
-        if not isinstance(inner, core.Jaxpr):
-            continue
-        if len(inner.invars) != len(eqn.invars) or len(inner.outvars) != len(eqn.outvars):
-            continue
-        inside, outside = (*inner.invars, *inner.outvars), (*eqn.invars, *eqn.outvars)
-        ranks = [(len(shape_of(a)), len(shape_of(b))) for a, b in zip(inside, outside, strict=True)]
-        if all(a == b for a, b in ranks) and len(getattr(jaxpr, "consts", ())) == len(
-            inner.constvars
-        ):
-            return jaxpr
-    return None
-
-
 def _viewed(value: Value, before: tuple[int, ...], shape: tuple[int, ...]) -> Value:
     """A value as a shard of it, or the other way round: other sizes of axes along which all see
     the same. Along other axes a shard may be any part.
@@ -348,7 +326,7 @@ def _number(value: Value) -> int | None:
 
 def _cost(jaxpr: Any) -> int:
     """How many equations following a jaxpr once takes, roughly."""
-    inner = jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr
+    inner, _ = opened(jaxpr)
     total = len(inner.eqns)
     for eqn in inner.eqns:
         repeats = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1

@@ -151,6 +151,11 @@ def _used(eqn: core.JaxprEqn, inputs: Sequence[Known]) -> np.ndarray | None:
         found = [mask for mask in (known.used() for known in inputs) if mask is not None]
         masks = [np.broadcast_to(mask, shape) for mask in found]
         return np.logical_and.reduce(masks) if masks else None
+    if name in ("add", "sub", "add_any"):
+        either = [known.used() for known in inputs]
+        if any(mask is None for mask in either):
+            return None
+        return np.logical_or.reduce([np.broadcast_to(mask, shape) for mask in either])  # type: ignore[arg-type]
     if name == "select_n" and inputs[0].structural:
         which = inputs[0].array().astype(np.int64)
         cases = [known.used() for known in inputs[1:]]

@@ -25,17 +25,16 @@ RULES: dict[str, Rule] = {}
 
 ELEMENTWISE = """
     abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt
-    ceil clamp clz complex conj convert_element_type copy copy_p cos cosh digamma div eq
-    eq_to erf erf_inv erfc exp exp2 expm1 floor from_edtype ge gt igamma igamma_grad_a
-    igammac imag integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max
-    mesh_cast min mul mulhi name ne neg nextafter not one_minus_square or pbroadcast pcast
-    pin pmax pmin polygamma ppermute polynomial population_count pow preduced psum psum2
-    psum_invariant pvary random_clone random_fold_in random_gamma random_gamma_grad
-    random_seed real reduce_precision reduced_vary_cast
-    regularized_incomplete_beta rem reshard round rsqrt sharding_constraint shift_left
-    shift_right_arithmetic shift_right_logical sign sin sinh sqrt square stage stop_gradient
-    sub tan tanh threefry2x32 to_edtype unpin unreduced_psum vary_unreduced_cast
-    with_memory_space_constraint xor zeta
+    ceil clamp clz complex conj convert_element_type copy cos cosh digamma div eq eq_to erf
+    erf_inv erfc exp exp2 expm1 floor from_edtype ge gt igamma igamma_grad_a igammac imag
+    integer_pow is_finite le le_to lgamma log log1p log2 logistic lt lt_to max min mul mulhi
+    name ne neg nextafter not one_minus_square or pbroadcast pin pmax pmin polygamma
+    ppermute polynomial population_count pow preduced psum psum_invariant pvary random_clone
+    random_fold_in random_gamma random_gamma_grad random_seed real reduce_precision
+    reduced_vary_cast regularized_incomplete_beta rem reshard round rsqrt
+    sharding_constraint shift_left shift_right_arithmetic shift_right_logical sign sin sinh
+    sqrt square stage stop_gradient sub tan tanh threefry2x32 to_edtype unpin unreduced_psum
+    vary_unreduced_cast with_memory_space_constraint xor zeta
 """
 
 
@@ -165,7 +164,7 @@ def _broadcast(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     return seen
 
 
-@rule("reshape", "squeeze", "expand_dims")
+@rule("reshape", "squeeze")
 def _reshape(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     seen = seen_only(operands)[0]
     if eqn.primitive.name == "reshape" and eqn.params.get("dimensions") is not None:
@@ -238,8 +237,7 @@ def _slice(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     seen, shape = seen_only(operands)[0], out_shape(eqn)
     strides = eqn.params["strides"] or (1,) * len(shape)
     for axis, (start, stride) in enumerate(zip(eqn.params["start_indices"], strides, strict=True)):
-        if seen.shape[axis] != shape[axis] or start or stride != 1:
-            seen = seen.window(axis, shape[axis], start, stride)
+        seen = seen.window(axis, shape[axis], start, stride)
     return seen
 
 
@@ -258,8 +256,7 @@ def _pad(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     shape, parts = out_shape(eqn), []
     if isinstance(operand, Seen):
         for axis, (low, _, interior) in enumerate(eqn.params["padding_config"]):
-            if operand.shape[axis] != shape[axis] or low or interior:
-                operand = operand.window(axis, shape[axis], -low, spread=interior + 1)
+            operand = operand.window(axis, shape[axis], -low, spread=interior + 1)
         parts.append(operand)
     if isinstance(value, Seen):
         parts.append(spread_over(value, shape))
@@ -396,6 +393,30 @@ def _dot(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
             seen = transposed(seen, place)
         parts.append(seen)
     return union(parts)
+
+
+@rule("ragged_dot_general")
+def _ragged_dot(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
+    """Rows of a matrix, each times one of a batch of matrices: `lax.ragged_dot`."""
+    numbers, shape = eqn.params["ragged_dot_dimension_numbers"], out_shape(eqn)
+    plain = (((1,), (1,)), ((), ())), (0,), (0,)
+    if (
+        _tuples(
+            (
+                numbers.dot_dimension_numbers,
+                numbers.lhs_ragged_dimensions,
+                numbers.rhs_group_dimensions,
+            )
+        )
+        != plain
+    ):
+        raise NotImplementedError("a ragged product of another form")
+    rows = [reduced(seen, [1]).inserted(1, shape[1]) for seen in seen_only(operands[:1])]
+    return union(rows + [spread_over(seen, shape) for seen in seen_only(operands[1:])])
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, tuple | list) else value
 
 
 def _nonzero(

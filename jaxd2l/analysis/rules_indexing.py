@@ -45,9 +45,11 @@ def _dynamic_slice(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
 def _dynamic_update_slice(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
     operand, update, *starts = operands
     shape, window = out_shape(eqn), shape_of(eqn.invars[1])
+    if not math.prod(window):  # nothing is written
+        pixels = seen_only(operands)[0].pixels
+        return operand if isinstance(operand, Seen) else Seen.nothing(pixels, shape)
     parts = [spread_over(start, shape) for start in seen_only(starts)]
-    inside = np.ones((1,) * len(shape), bool)
-    known = math.prod(window) > 0
+    inside, known = np.ones((1,) * len(shape), bool), True
     for axis, (count, size) in enumerate(zip(window, shape, strict=True)):
         if count == size:
             continue
@@ -267,7 +269,7 @@ def _scattered(base: Seen, indices: np.ndarray, new: Seen, slices: _Slices, repl
             base = base.listed(axis)
             new = new if place is None else new.listed(place)
         elif place is not None:
-            base, new = _alike(base, axis, new, place)
+            base, new = aligned(base, new, axis, place)
     stored = [
         max(base.lo.shape[axis], new.lo.shape[batch + slices.kept.index(axis)])
         if axis in slices.through
@@ -288,25 +290,3 @@ def _scattered(base: Seen, indices: np.ndarray, new: Seen, slices: _Slices, repl
     for axis in range(len(slices.shape)):
         result = result.tidy(axis)
     return result
-
-
-def _alike(a: Seen, axis: int, b: Seen, place: int) -> tuple[Seen, Seen]:
-    """Both with the same entries along an axis of each of them."""
-    rank = max(len(a.shape), len(b.shape))
-    one = _only(a, axis, rank)
-    two = _only(b, place, rank)
-    first, second = aligned(one, two, rank - 1)
-    return _stored_as(a, axis, first, rank), _stored_as(b, place, second, rank)
-
-
-def _only(seen: Seen, axis: int, rank: int) -> Seen:
-    """A stand-in with just the size, period and step of one axis, as the last of `rank`."""
-    zeros = np.zeros((1,) * (rank - 1) + (seen.lo.shape[axis],), np.int64)
-    shape = (1,) * (rank - 1) + (seen.shape[axis],)
-    return Seen(seen.pixels, shape, zeros, zeros, (0,) * (rank - 1) + (seen.steps[axis],))
-
-
-def _stored_as(seen: Seen, axis: int, like: Seen, rank: int) -> Seen:
-    if like.steps[rank - 1] is None:
-        return seen.listed(axis)
-    return seen.repeated(axis, like.lo.shape[rank - 1] // seen.lo.shape[axis])

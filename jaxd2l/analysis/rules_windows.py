@@ -1,6 +1,7 @@
 """Rules for the primitives that slide a window: convolution, pooling and its gradient."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jax.extend import core
@@ -19,51 +20,41 @@ from jaxd2l.analysis.seen import Seen
 from jaxd2l.analysis.seen_ops import reshaped, transposed, union
 
 
-@rule(*(f"reduce_window{kind}" for kind in ("", "_sum", "_max", "_min")))
+def _windowed(seen: Seen, params: dict[str, Any], counts: tuple[int, ...]) -> Seen:
+    """What `counts` windows along each axis see."""
+    ones = (1,) * len(counts)
+    spacing = params.get("window_dilation", ones)
+    spread = params.get("base_dilation", ones)
+    for axis, taps in enumerate(params["window_dimensions"]):
+        stride, low = params["window_strides"][axis], params["padding"][axis][0]
+        seen = seen.window(axis, counts[axis], -low, stride, taps, spacing[axis], spread[axis])
+    return seen
+
+
+@rule(*(f"reduce_window{kind}" for kind in ("", "_sum", "_max", "_min")), "select_and_gather_add")
 def _reduce_window(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
-    params, shape = eqn.params, out_shape(eqn)
-    arrays = operands if len(operands) == 1 else operands[: len(operands) // 2]
-    scalars = operands[len(arrays) :]
-    seen = union(seen_only(arrays)) if seen_only(arrays) else None
-    parts = []
-    if seen is not None:
-        for axis, taps in enumerate(params["window_dimensions"]):
-            low = params["padding"][axis][0]
-            geometry = (
-                -low,
-                params["window_strides"][axis],
-                taps,
-                params["window_dilation"][axis],
-                params["base_dilation"][axis],
-            )
-            if geometry != (0, 1, 1, 1, 1) or seen.shape[axis] != shape[axis]:
-                seen = seen.window(axis, shape[axis], *geometry)
-        parts.append(seen)
-    return union(parts + [spread_over(scalar, shape) for scalar in seen_only(scalars)])
+    shape = out_shape(eqn)
+    arrays = len(operands)
+    if eqn.primitive.name == "reduce_window":
+        arrays //= 2  # the others are initial values
+    parts = [_windowed(seen, eqn.params, shape) for seen in seen_only(operands[:arrays])]
+    return union(parts + [spread_over(scalar, shape) for scalar in seen_only(operands[arrays:])])
 
 
-@rule("select_and_scatter_add", "select_and_gather_add")
+@rule("select_and_scatter_add")
 def _select_and_scatter(eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Seen:
-    """The gradients of max pooling: a window chooses one of its elements."""
-    params, shape = eqn.params, out_shape(eqn)
-    first, second = operands[:2]
-    gather = eqn.primitive.name == "select_and_gather_add"
-    small, large = (None, union(seen_only(operands))) if gather else (first, second)
-    parts = [small] if isinstance(small, Seen) else []
-    windows = list(
-        zip(params["window_dimensions"], params["window_strides"], params["padding"], strict=True)
-    )
-    if isinstance(large, Seen):
-        count = shape if gather else shape_of(eqn.invars[0])
-        for axis, (taps, stride, (low, _)) in enumerate(windows):
-            spacing = params["window_dilation"][axis] if gather else 1
-            spread = params["base_dilation"][axis] if gather else 1
-            large = large.window(axis, count[axis], -low, stride, taps, spacing, spread)
-        parts.append(large)
-    seen = union(parts)
-    if not gather:  # back: element j gets from the windows that contain it
-        for axis, (taps, stride, (low, _)) in enumerate(windows):
-            seen = seen.window(axis, shape[axis], low - taps + 1, 1, taps, 1, stride)
+    """The gradient of max pooling: a window chooses the element of the second operand that gets the
+    window's element of the first.
+    """
+    source, chosen = operands[:2]
+    parts = seen_only([source])
+    if isinstance(chosen, Seen):
+        parts.append(_windowed(chosen, eqn.params, shape_of(eqn.invars[0])))
+    seen, shape = union(parts), out_shape(eqn)
+    for axis, taps in enumerate(eqn.params["window_dimensions"]):
+        stride, low = eqn.params["window_strides"][axis], eqn.params["padding"][axis][0]
+        # back: an element gets from the windows that contain it
+        seen = seen.window(axis, shape[axis], low - taps + 1, 1, taps, 1, stride)
     return seen
 
 

@@ -205,6 +205,8 @@ class Seen:
         The positions are of this axis with `spread - 1` holes after each element. This is a
         convolution or a pooling; with one tap also a slice, a reversal, a padding.
         """
+        if (count, start, stride, taps, spread) == (self.shape[axis], 0, 1, 1, 1):
+            return self
         if self.same_along(axis) or not count:
             if not taps:
                 return Seen.nothing(self.pixels, self._sized(axis, count))

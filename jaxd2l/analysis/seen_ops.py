@@ -21,12 +21,12 @@ def _both(a: Seen, b: Seen) -> Seen:
         return a
     if b.is_whole or a.is_nothing:
         return b
-    if math.prod(_period(a, b, axis) or size for axis, size in enumerate(a.shape)) > MOST:
+    if math.prod(_period(a, b, axis, axis) or size for axis, size in enumerate(a.shape)) > MOST:
         for axis in range(len(a.shape)):
             a, b = a.hull(axis), b.hull(axis)
     listed = []
     for axis in range(len(a.shape)):
-        if _period(a, b, axis) is None:
+        if _period(a, b, axis, axis) is None:
             listed.append(axis)
         a, b = aligned(a, b, axis)
     lo, hi = np.minimum(a.lo, b.lo), np.maximum(a.hi, b.hi)
@@ -36,20 +36,23 @@ def _both(a: Seen, b: Seen) -> Seen:
     return result
 
 
-def _period(a: Seen, b: Seen, axis: int) -> int | None:
-    """The period that suits both along `axis`; None if they follow no common rule."""
-    s, t = a.steps[axis], b.steps[axis]
-    p, q = a.lo.shape[axis], b.lo.shape[axis]
+def _period(a: Seen, b: Seen, axis: int, other: int) -> int | None:
+    """The period that suits axis `axis` of a and axis `other` of b; None if they have no common
+    rule.
+    """
+    s, t = a.steps[axis], b.steps[other]
+    p, q = a.lo.shape[axis], b.lo.shape[other]
     return math.lcm(p, q) if s is not None and t is not None and s * q == t * p else None
 
 
-def aligned(a: Seen, b: Seen, axis: int) -> tuple[Seen, Seen]:
-    """Both with as many entries along `axis`."""
-    both = _period(a, b, axis)
+def aligned(a: Seen, b: Seen, axis: int, other: int | None = None) -> tuple[Seen, Seen]:
+    """Both with as many entries along `axis`, which in b may be another one."""
+    other = axis if other is None else other
+    both = _period(a, b, axis, other)
     if both is None:
-        return a.listed(axis), b.listed(axis)
-    p, q = a.lo.shape[axis], b.lo.shape[axis]
-    return a.repeated(axis, both // p), b.repeated(axis, both // q)
+        return a.listed(axis), b.listed(other)
+    p, q = a.lo.shape[axis], b.lo.shape[other]
+    return a.repeated(axis, both // p), b.repeated(other, both // q)
 
 
 def masked(seen: Seen, keep: np.ndarray) -> Seen:

@@ -9,12 +9,8 @@ from jax import lax
 from jax.extend import core
 from jax.interpreters import partial_eval
 
+from jaxd2l.analysis.jaxprs import opened
 from jaxd2l.analysis.known import Known, NotConcrete
-
-
-def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
-    """A jaxpr and its constants, whether it came closed or not."""
-    return getattr(jaxpr, "jaxpr", jaxpr), getattr(jaxpr, "consts", ())
 
 
 def concrete(value: Known | None) -> Any:
@@ -26,21 +22,6 @@ def concrete(value: Known | None) -> Any:
     if value is None:
         raise NotConcrete("it depends on the arguments")
     return value.value()
-
-
-def scan_layout(eqn: core.JaxprEqn) -> tuple[int, int]:
-    """How many of a scan's inputs are constants, and how many are the carry; the rest it goes over.
-
-    Example:
-      >>> def f(w, xs):
-      ...     return lax.scan(lambda carry, x: (carry * w + x, carry), 0.0, xs)
-      >>> scan_layout(jax.make_jaxpr(f)(2.0, jnp.ones(3)).eqns[-1])
-      (1, 1)
-    """
-    if "ft_in" in eqn.params:  # jax 0.12
-        consts, carry, _ = eqn.params["ft_in"].unpack()
-        return len(list(consts)), len(list(carry))
-    return eqn.params["num_consts"], eqn.params["num_carry"]
 
 
 class LoopCounter:
