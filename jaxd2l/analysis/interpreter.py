@@ -152,7 +152,7 @@ class _Follower:
     # --- loops --------------------------------------------------------------------------------
 
     def scan(self, eqn: core.JaxprEqn, operands: list[Value]) -> list[Value]:
-        """A known number of iterations, followed one by one until nothing changes any more."""
+        """A known number of iterations, followed step by step until nothing changes any more."""
         params = eqn.params
         body, length = params["jaxpr"], params["length"]
         num_consts, num_carry = scan_layout(eqn)
@@ -170,7 +170,7 @@ class _Follower:
                 eqn.outvars[:num_carry],
             )
             if widened or not all(isinstance(x, Known) or _steady(x) for x in xs):
-                self.warn(f"a scan of {length} steps is too long to follow one by one")
+                self.warn(f"a scan of {length} steps is too long to follow step by step")
             ys = self.closed(body, [*consts, *carry, *rows])[num_carry:]
             return [*carry, *(_spread_rows(y, length) for y in ys)]
         steady = all(_steady(x) for x in xs)
@@ -227,9 +227,11 @@ class _Follower:
                 return carry
             carry = self.closed(body, [*body_consts, *carry])
             spent += cost
-        carry, _ = self.after_any_steps(
+        carry, widened = self.after_any_steps(
             lambda c: self.closed(body, [*body_consts, *c]), carry, eqn.outvars
         )
+        if widened and spent >= _PATIENCE:
+            self.warn("a while loop is too long to follow step by step")
         condition = self.closed(test, [*test_consts, *carry])[0]
         return [
             _also(value, condition, shape_of(var))
