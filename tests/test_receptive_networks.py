@@ -4,6 +4,7 @@ import warnings
 
 import jax
 import numpy as np
+import pytest
 from hypothesis import given, settings
 
 import jaxd2l
@@ -17,6 +18,7 @@ def placeholders(net, shape):
     return jax.tree.map(lambda a: np.broadcast_to(np.zeros((), a.dtype), a.shape), drawn)
 
 
+@pytest.mark.smoke
 @settings(max_examples=40)
 @given(testing.networks())
 def test_the_jaxpr_of_a_network_says_what_its_records_say(case):
