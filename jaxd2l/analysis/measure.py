@@ -3,17 +3,19 @@
 import dataclasses
 import math
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from jaxd2l.analysis.traced import Traced, traced
 from jaxd2l.geometry import ReceptiveField, Window
 from jaxd2l.layers.basic import Flatten, Identity, Reshape
 from jaxd2l.layers.composites import Parallel, Repeat, Serial, Split, Tied
 from jaxd2l.layers.core import Layer, Shape, path_text
 from jaxd2l.layers.initialize import declared
 from jaxd2l.layers.shapes import combined_shape, inner_path, label_of, numbered, split_shape
+
+if TYPE_CHECKING:
+    from jaxd2l.analysis.traced import Traced
 
 #: The receptive field along each spatial axis; None when every output sees the whole input.
 Fields = tuple[ReceptiveField, ...] | None
@@ -170,8 +172,10 @@ class Measure:
         )
         return _Map(out, fields, extent, made)
 
-    def _traced(self, layer: Layer, shape: Shape, out: Shape) -> Traced:
+    def _traced(self, layer: Layer, shape: Shape, out: Shape) -> "Traced":
         """Followed once for all repetitions of a layer."""
+        from jaxd2l.analysis.traced import traced  # seldom needed
+
         key = (id(layer), shape)
         if key not in self.traced:
             self.traced[key] = traced(layer, shape, out)
