@@ -68,8 +68,8 @@ class Machine:
                 for _ in line[1:]:
                     self.other += 1
         elif name == "integer_pow":
-            assert p["y"] == 2
-            self.other += np.size(out[0])
+            assert p["y"] in (1, 2)
+            self.other += (p["y"] - 1) * np.size(out[0])
         elif name == "one_minus_square":  # jax 0.12 has it in the gradient of tanh
             self.other += 2 * np.size(out[0])
         else:
