@@ -80,11 +80,11 @@ def receptive_field(
         raise TypeError(f"receptive_field: f must be a function of one array, got {f!r}")
     shape = _shape(input_shape)
     spatial = spatial_axes("receptive_field", shape, axes)
-    traced = jax.make_jaxpr(f, return_shape=True)
+    x = jax.ShapeDtypeStruct(shape, dtype)
     try:
-        closed, out = traced(jax.ShapeDtypeStruct(shape, dtype))
+        closed, out = jax.make_jaxpr(f, return_shape=True)(x)
     except Exception as error:
-        error.add_note(f"receptive_field: while tracing f with an input of {dtype} {shape}")
+        error.add_note(f"receptive_field: while tracing f with an input {shape} of {x.dtype}")
         raise
     # What no output needs is left out, so that nothing in it is warned of.
     jaxpr, _ = partial_eval.dce_jaxpr(
