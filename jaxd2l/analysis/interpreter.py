@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from jax.extend import core
 
-from jaxd2l.analysis import rules_indexing as rules_indexing  # these two enter their rules
+from jaxd2l.analysis import rules_indexing as rules_indexing  # these three enter their rules
+from jaxd2l.analysis import rules_products as rules_products
 from jaxd2l.analysis import rules_windows as rules_windows
 from jaxd2l.analysis.jaxprs import callee, opened, scan_layout
 from jaxd2l.analysis.known import Known, NotConcrete, constant, evaluate, literal
