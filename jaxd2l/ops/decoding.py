@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxd2l.checks import check_floating, check_rank
 from jaxd2l.geometry import as_int
 from jaxd2l.ops.randomness import example_keys
+from jaxd2l.ops.sampling import sample_dtype
 
 Array = jax.Array
 
@@ -89,7 +90,7 @@ def choose_token(
     check_rank(logits, 2, "choose_token: logits", "(n, vocabulary)")
     logits, top_k, top_p = _checked("choose_token", logits, top_k, top_p)
     temperature = _as_temperature(temperature)
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = logits.astype(sample_dtype(logits.dtype))
     top = jnp.max(logits, axis=-1)  # NaN where the row holds one
     valid = jnp.isfinite(top)
     greedy = jax.lax.argmax(logits, 1, jnp.int32)
@@ -102,7 +103,7 @@ def choose_token(
         )
     keys = example_keys(key, logits.shape[0], examples, "choose_token")
     t = jnp.asarray(temperature, logits.dtype)
-    at_zero = t == 0
+    at_zero = t < jnp.finfo(t.dtype).tiny  # whose reciprocal is infinite
     # The shift changes no probability, and the division cannot overflow to inf.
     scaled = (logits - top[:, None]) / jnp.where(at_zero, 1, t)
     drawn = jax.vmap(jax.random.categorical)(keys, _filter(scaled, top_k, top_p))
@@ -117,7 +118,7 @@ def _filter(logits: Array, top_k: int | None, top_p: float | None) -> Array:
     else:
         values, indices = jax.lax.top_k(logits, size if top_k is None else min(top_k, size))
         if top_p not in (None, 1.0):
-            p = jax.nn.softmax(values.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+            p = jax.nn.softmax(values.astype(sample_dtype(logits.dtype)))
             before = jnp.cumsum(p, axis=-1) - p
             values = jnp.where(before < top_p, values, -jnp.inf)
         nothing = jnp.where(jnp.zeros_like(logits, bool), logits, -jnp.inf)
