@@ -18,7 +18,14 @@ from jaxd2l.ops.randomness import example_keys
 Array = jax.Array
 
 
-def _check_rate(rate: float, where: str) -> float:
+def check_rate(rate: float, where: str) -> float:
+    """The rate as a float, refused unless it is a Python number in [0, 1].
+
+    Example:
+      >>> check_rate(2.0, "dropout")
+      Traceback (most recent call last):
+      ValueError: dropout: rate is the fraction dropped and must be in [0, 1], got 2.0
+    """
     if isinstance(rate, bool) or not isinstance(rate, numbers.Real):
         raise TypeError(f"{where}: rate must be a Python number, got {type(rate).__name__}")
     if not 0 <= rate <= 1:
@@ -49,7 +56,7 @@ def dropout_mask(
       >>> bool((whole[2:] == half).all())
       True
     """
-    rate = _check_rate(rate, "dropout_mask")
+    rate = check_rate(rate, "dropout_mask")
     shape = tuple(shape)
     if not shape:
         raise ValueError("dropout_mask: shape must have a leading batch axis (n, ...), got ()")
@@ -84,7 +91,7 @@ def dropout(x: Array, rate: float, key: Array, *, examples: Array | None = None)
       [0.0, 1.25]
     """
     check_floating(x, "dropout: x")
-    rate = _check_rate(rate, "dropout")
+    rate = check_rate(rate, "dropout")
     mask = dropout_mask(key, rate, jnp.shape(x), examples=examples)
     if rate == 0:
         return x
@@ -115,7 +122,7 @@ def classic_dropout(
       Array([0.75, 0.75], dtype=float32)
     """
     check_floating(x, "classic_dropout: x")
-    rate = _check_rate(rate, "classic_dropout")
+    rate = check_rate(rate, "classic_dropout")
     if not train:
         return x * (1 - rate)
     if key is None:
