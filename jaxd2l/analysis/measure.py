@@ -9,7 +9,7 @@ import jax
 
 from jaxd2l.geometry import ReceptiveField, Window
 from jaxd2l.layers.basic import Flatten, Identity, Reshape
-from jaxd2l.layers.composites import Parallel, Repeat, Serial, Split, Tied
+from jaxd2l.layers.composites import Padded, Parallel, Repeat, Serial, Split, Tied
 from jaxd2l.layers.core import Layer, Shape, path_text
 from jaxd2l.layers.initialize import declared
 from jaxd2l.layers.shapes import combined_shape, inner_path, label_of, numbered, split_shape
@@ -115,6 +115,8 @@ class Measure:
                 return x
             case Tied(_, child, _):
                 return self._layer(child, path, x, True)
+            case Padded(child):
+                return self._layer(child, path, x, tied)
             case _:
                 return self._leaf(layer, path, x, tied)
 

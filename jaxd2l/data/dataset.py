@@ -26,22 +26,42 @@ def _finite(array: np.ndarray) -> bool:
     return bool(np.isfinite(array.min()) and np.isfinite(array.max()))
 
 
+def _numbers(array: np.ndarray, what: str) -> np.ndarray:
+    with np.errstate(over="ignore"):  # a value too large for float32 is reported
+        array = array.astype(np.float32, copy=False)
+    if not _finite(array):
+        raise ValueError(
+            f"Dataset: {what} hold NaN or infinite values (in float32); fill or drop them first"
+        )
+    return array
+
+
+def _tokens(array: np.ndarray) -> np.ndarray:
+    bad = first_outside(array, 2**31)
+    if bad is not None:
+        raise ValueError(
+            f"Dataset: tokens must be 0 or more, and below 2**31; got {array.flat[bad]} at example "
+            f"{bad // (array.size // len(array))}"
+        )
+    return array.astype(np.int32, copy=False)
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Examples in host memory: `inputs`, `targets` and, for classification, the names of classes.
 
-    Labels are range-checked here, once, because on a device an index out of range is silently
-    clamped. The arrays are read-only; other floating types are converted to float32 and other
-    integer labels to int32.
+    Inputs are numbers or tokens, targets numbers, labels or tokens. Labels and tokens are
+    range-checked here, once, because on a device an index out of range is silently clamped. The
+    arrays are read-only; other floating types are converted to float32, other integers to int32.
 
     Shapes:
-      inputs: (n, ...) float32.
-      targets: (n,) int32 labels, or (n, ...) float32.
+      inputs: (n, ...) float32, or (n, ...) int32 tokens.
+      targets: (n,) int32 labels, (n, ...) int32 tokens, or (n, ...) float32.
 
     Raises:
       ValueError: no examples, unequal lengths, values that are not finite, a label outside
-        [0, len(classes)) (or negative, without classes), repeated class names.
-      TypeError: inputs that are not floating point, targets that are neither labels nor floats.
+        [0, len(classes)) (or a negative label or token), repeated class names.
+      TypeError: inputs or targets that are neither floating point nor integers; images of bytes.
 
     Example:
       >>> data = Dataset(np.zeros((3, 2)), np.array([0, 1, 1]), classes=("cat", "dog"))
@@ -57,10 +77,10 @@ class Dataset:
 
     def __post_init__(self) -> None:
         inputs, targets = np.asarray(self.inputs), np.asarray(self.targets)
-        if inputs.dtype.kind != "f":
+        if inputs.dtype.kind not in "fiu" or inputs.dtype == np.uint8:
             raise TypeError(
-                f"Dataset: inputs must be floating point, got {inputs.dtype}; convert them with "
-                f".astype(np.float32), and scale images to [0, 1]"
+                f"Dataset: inputs must be floating point (or tokens, int32), got {inputs.dtype}; "
+                f"convert them with .astype(np.float32), and scale images to [0, 1]"
             )
         if inputs.ndim < 1 or targets.ndim < 1 or len(inputs) != len(targets):
             raise ValueError(
@@ -72,12 +92,7 @@ class Dataset:
                 f"Dataset: there must be at least one example and no empty axis, "
                 f"got shapes {inputs.shape} and {targets.shape}"
             )
-        with np.errstate(over="ignore"):  # a value too large for float32 is reported below
-            inputs = inputs.astype(np.float32, copy=False)
-        if not _finite(inputs):
-            raise ValueError(
-                "Dataset: inputs hold NaN or infinite values (in float32); fill or drop them first"
-            )
+        inputs = _tokens(inputs) if inputs.dtype.kind in "iu" else _numbers(inputs, "inputs")
         if self.classes is not None:
             names = tuple(self.classes)
             if not names or not all(isinstance(name, str) for name in names):
@@ -85,22 +100,23 @@ class Dataset:
             if len(set(names)) != len(names):
                 raise ValueError(f"Dataset: class names must differ, got {names}")
             object.__setattr__(self, "classes", names)
+        if targets.dtype.kind in "iu" and targets.shape[1:] == (1,) and inputs.dtype.kind == "f":
+            raise ValueError(
+                f"Dataset: integer targets are labels of shape (n,), got {targets.shape}"
+            )
         targets = self._check_targets(targets)
         object.__setattr__(self, "inputs", _frozen(inputs))
         object.__setattr__(self, "targets", _frozen(targets))
 
     def _check_targets(self, targets: np.ndarray) -> np.ndarray:
         if targets.dtype.kind in "iu":
-            if targets.ndim != 1:
-                raise ValueError(
-                    f"Dataset: integer targets are labels of shape (n,), got {targets.shape}"
-                )
             count = 2**31 if self.classes is None else len(self.classes)
             bad = first_outside(targets, count)
             if bad is not None:
                 wanted = "0 or more" if self.classes is None else f"in [0, {count})"
                 raise ValueError(
-                    f"Dataset: labels must be {wanted}, got {targets[bad]} at example {bad}"
+                    f"Dataset: labels must be {wanted}, got {targets.flat[bad]} at example "
+                    f"{bad // (targets.size // len(targets))}"
                 )
             return targets.astype(np.int32, copy=False)
         if targets.dtype.kind != "f":
@@ -111,13 +127,7 @@ class Dataset:
             raise TypeError(
                 f"Dataset: with classes, targets must be integer labels, got {targets.dtype}"
             )
-        with np.errstate(over="ignore"):
-            targets = targets.astype(np.float32, copy=False)
-        if not _finite(targets):
-            raise ValueError(
-                "Dataset: targets hold NaN or infinite values (in float32); fill or drop them first"
-            )
-        return targets
+        return _numbers(targets, "targets")
 
     def __len__(self) -> int:
         return len(self.inputs)

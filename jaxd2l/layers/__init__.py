@@ -7,7 +7,10 @@ from jaxd2l.layers.basic import Function as Function
 from jaxd2l.layers.basic import Identity as Identity
 from jaxd2l.layers.basic import Powers as Powers
 from jaxd2l.layers.basic import Reshape as Reshape
+from jaxd2l.layers.carry import extend as extend
+from jaxd2l.layers.carry import initial_carry as initial_carry
 from jaxd2l.layers.channels import ChannelShuffle as ChannelShuffle
+from jaxd2l.layers.composites import Padded as Padded
 from jaxd2l.layers.composites import Parallel as Parallel
 from jaxd2l.layers.composites import Repeat as Repeat
 from jaxd2l.layers.composites import Serial as Serial
@@ -49,6 +52,12 @@ from jaxd2l.layers.pool import GlobalMaxPool as GlobalMaxPool
 from jaxd2l.layers.pool import KMaxPool as KMaxPool
 from jaxd2l.layers.pool import MaxPool as MaxPool
 from jaxd2l.layers.pool import MinPool as MinPool
+from jaxd2l.layers.recurrent import GRU as GRU
+from jaxd2l.layers.recurrent import LSTM as LSTM
+from jaxd2l.layers.recurrent import RNN as RNN
 from jaxd2l.layers.run import apply as apply
+from jaxd2l.layers.sequence import LearnedPositions as LearnedPositions
+from jaxd2l.layers.sequence import OneHot as OneHot
+from jaxd2l.layers.sequence import SinusoidalPositions as SinusoidalPositions
 from jaxd2l.layers.shapes import output_shape as output_shape
 from jaxd2l.layers.shapes import walk as walk

@@ -24,7 +24,7 @@ def level_names(layer: Any) -> list[str]:
     match layer:
         case Serial(children) | Parallel(children) | Split(children):
             return [name for child in children for name in sibling_names(child)]
-        case Repeat(child):
+        case Repeat(child) | Padded(child):
             return sibling_names(child)
     return []
 
@@ -174,3 +174,33 @@ class Tied(Layer):
             raise ValueError(
                 f"Tied {self.name!r}: to must be a path such as 'a/b', got {self.to!r}"
             )
+
+
+@record
+class Padded(Layer):
+    """A layer on sequences of tokens that end in padding: (n, t) integers in which, after the last
+    real token, only `padding` follows.
+
+    The layers inside know how long each sequence is (`Context.lengths`): recurrent layers stop
+    there, attention and pools over time leave the rest out. So padding changes nothing, and it is
+    part of the network which token pads. Lengths that `apply` is given take the place of those
+    found.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jaxd2l import apply, init, layers
+      >>> net = Padded(layers.Serial([layers.Embedding("words", 9, 4), layers.LSTM("lstm", 3),
+      ...                             layers.LastStep()]), padding=0)
+      >>> params, state = init(net, jax.random.key(0), (5,))
+      >>> short, _ = apply(net, params, state, jnp.array([[7, 8]]))
+      >>> padded, _ = apply(net, params, state, jnp.array([[7, 8, 0, 0, 0]]))
+      >>> bool((short == padded).all())
+      True
+    """
+
+    layer: Layer
+    padding: int
+
+    def __post_init__(self) -> None:
+        _check_layer(self.layer, "Padded")
+        object.__setattr__(self, "padding", as_int(self.padding, "Padded: padding", 0))

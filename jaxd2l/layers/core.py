@@ -85,6 +85,8 @@ class Context:
       path: names from the root to here; inside a repetition also its (traced) number.
       examples: (n,) index of each example in the global batch; random masks depend on it.
       mask: (n,) bool, False where an example only pads the batch; None when all are real.
+      lengths: (n,) int, how many positions of each sequence are real; None when all are.
+      extends: whether this call continues sequences, so that layers find their carry in the state.
       root: the parameters of the whole network, in which tied layers look theirs up.
     """
 
@@ -92,6 +94,8 @@ class Context:
     run_key: Array | None
     examples: Array | None = None
     mask: Array | None = None
+    lengths: Array | None = None
+    extends: bool = False
     root: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     path: tuple[Any, ...] = ()
 
@@ -204,6 +208,18 @@ class Layer:
         off the trace of its `apply`.
         """
         return None
+
+    def carry(
+        self, input_shape: Shape, length: int | None, dtype: Any
+    ) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a layer that runs along a sequence (t, ...) hands from one piece of it to the next,
+        for one example, by leaf name: hidden, cell, key, value, position; {} for nothing.
+
+        `length` is how many positions a cache must hold, None where the caller did not say.
+        `layers.extend` puts these arrays, (n, *shape), into the layer's `state` and takes them from
+        the new state; in `apply` they are not there, and the layer starts from nothing.
+        """
+        return {}
 
     def macs(self, input_shape: Shape) -> int | None:
         """Multiply-accumulates of one example (1 MAC = 2 FLOPs); only products with parameters.

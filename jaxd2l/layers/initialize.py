@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxd2l.layers.composites import Parallel, Repeat, Serial, Split, Tied
+from jaxd2l.layers.composites import Padded, Parallel, Repeat, Serial, Split, Tied
 from jaxd2l.layers.core import (
     Array,
     Initializer,
@@ -308,6 +308,8 @@ class _Plan(NamedTuple):
             case Repeat(child, times):
                 out = shape_of(layer, path[:-1] if layer.name else path, shape)
                 return out, *self(child, (*path, _Each(times)), shape)[1:]
+            case Padded(child):
+                return shape_of(layer, path, shape), *self(child, path, shape)[1:]
             case Tied():
                 self.tied.append((layer, shape))
                 return shape_of(layer.layer, path, shape), params, state

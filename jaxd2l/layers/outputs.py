@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from jaxd2l.layers.composites import Parallel, Repeat, Serial, Split
+from jaxd2l.layers.composites import Padded, Parallel, Repeat, Serial, Split
 from jaxd2l.layers.core import Array, Context, Layer, Params, Shape, State
 from jaxd2l.layers.run import run
 from jaxd2l.layers.shapes import check_network
@@ -54,7 +54,7 @@ def _visit(layer: Layer, prefix: str, found: list[str], wanted: frozenset[str]) 
         case Parallel(branches) | Split(branches):
             inside = [_visit(branch, prefix, found, wanted) for branch in branches]
             layer = dataclasses.replace(layer, branches=inside)
-        case Repeat(child):
+        case Repeat(child) | Padded(child):
             layer = dataclasses.replace(layer, layer=_visit(child, prefix, found, wanted))
     if layer.name is not None and path in wanted:
         return Serial([layer, _Tap(f"{layer.name}{_TAP}")])

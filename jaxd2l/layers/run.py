@@ -1,5 +1,6 @@
 """The interpreter `apply`: a network run on a batch."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxd2l.layers.composites import (
+    Padded,
     Parallel,
     Repeat,
     Serial,
@@ -38,6 +40,7 @@ def apply(
     train: bool = False,
     examples: Array | None = None,
     mask: Array | None = None,
+    lengths: Array | None = None,
 ) -> tuple[Any, State]:
     """Run a network on a batch.
 
@@ -50,6 +53,8 @@ def apply(
       examples: (n,) int index of each example in the global batch, default 0..n-1. A random mask
         depends on (key, path, index), so shards of one batch draw what the whole would.
       mask: (n,) bool, False for examples that only pad the batch: batch statistics ignore them.
+      lengths: (n,) int, how many positions of each sequence (n, t, ...) are real; the rest is read
+        by no layer that mixes positions. Default: all (see `layers.Padded` for padded tokens).
 
     Returns:
       (y, new_state).
@@ -66,7 +71,7 @@ def apply(
       >>> y.shape
       (5, 2)
     """
-    y, new_state = run(net, params, state, x, key, train, examples, mask)
+    y, new_state = run(net, params, state, x, key, train, examples, mask, lengths)
     return y, (new_state if train else state)
 
 
@@ -79,6 +84,8 @@ def run(
     train: bool = False,
     examples: Array | None = None,
     mask: Array | None = None,
+    lengths: Array | None = None,
+    extends: bool = False,
 ) -> tuple[Any, State]:
     """`apply`, with the state that the layers leave behind whether it is a training pass or not."""
     check_network(net)
@@ -92,13 +99,13 @@ def run(
         _check_names(sibling_names(net), tree, name, ())
     if jnp.ndim(x) < 1:
         raise ValueError("apply: x needs a batch axis, (n, *input_shape); got a scalar")
-    for name, value in (("examples", examples), ("mask", mask)):
+    for name, value in (("examples", examples), ("mask", mask), ("lengths", lengths)):
         if value is not None and jnp.shape(value) != jnp.shape(x)[:1]:
             raise ValueError(
                 f"apply: {name} must have shape ({jnp.shape(x)[0]},), one per example, "
                 f"got {jnp.shape(value)}"
             )
-    context = Context(train, key, examples, mask, params)
+    context = Context(train, key, examples, mask, lengths, extends, params)
     return _apply(net, params, state, jnp.asarray(x), context)
 
 
@@ -148,12 +155,26 @@ def _apply_own(
             if updated:
                 raise ValueError(f"Tied {name!r}: a layer with running statistics cannot be tied")
             return y, {}
+        case Padded(child, padding):
+            if context.lengths is None:
+                context = dataclasses.replace(context, lengths=_lengths(x, padding))
+            return _apply(child, params, state, x, context)
         case _:
             if layer.name is None:
                 params, state = {}, {}  # those of the level it stands in are not its own
             with where_raised(context.path, layer, x.shape[1:]):
-                _check_arrays(layer, params, state, x)
+                _check_arrays(layer, params, state, x, context)
                 return layer.apply(params, state, x, context)
+
+
+def _lengths(tokens: Array, padding: int) -> Array:
+    """The number of tokens up to the last that is not padding: (n, t) -> (n,)."""
+    if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        raise ValueError(
+            f"Padded: needs a batch of tokens, (n, t) integers, got {tokens.dtype} {tokens.shape}"
+        )
+    places = jnp.arange(1, tokens.shape[1] + 1, dtype=jnp.int32)[None]
+    return jnp.where(tokens != padding, places, 0).max(axis=1)
 
 
 def _combine(combine: str, ys: list[Array]) -> Array:
@@ -193,10 +214,12 @@ def _check_names(known: list[str], tree: Mapping[str, Any], what: str, path: Any
         )
 
 
-def _check_arrays(layer: Layer, params: Params, state: State, x: Array) -> None:
+def _check_arrays(layer: Layer, params: Params, state: State, x: Array, context: Context) -> None:
     """The declared arrays must be there, in the declared shapes."""
     shape = x.shape[1:]
     layer.output_shape(shape)
+    if context.extends:
+        state = _check_carry(layer, state, x)
     groups = (
         ("parameters", layer.parameters(shape), params),
         ("statistics", layer.statistics(shape), state),
@@ -212,3 +235,24 @@ def _check_arrays(layer: Layer, params: Params, state: State, x: Array) -> None:
                     f"{name} must have shape {parameter.shape} for input shape {shape}, "
                     f"got {jnp.shape(given[name])}"
                 )
+
+
+def _check_carry(layer: Layer, state: State, x: Array) -> State:
+    """The statistics alone, when the carry is there, in its shapes, where one is needed."""
+    shape = x.shape[1:]
+    known = layer.carry(shape, 1, x.dtype)  # caches of any length
+    missing = sorted(set(known) - set(state))
+    if missing:
+        raise ValueError(f"extend: the carry has no {missing[0]!r} here; use initial_carry")
+    for name in known:
+        if jnp.shape(state[name])[:1] != x.shape[:1]:
+            raise ValueError(
+                f"extend: the carry {name} must have the batch size {x.shape[0]} on its first "
+                f"axis, got shape {jnp.shape(state[name])}"
+            )
+    if not known and layer.windows(shape) != ():
+        raise ValueError(
+            "extend: this layer mixes positions and has no carry, so a sequence cannot be "
+            "continued through it"
+        )
+    return {name: value for name, value in state.items() if name not in known}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxd2l.geometry import as_int
-from jaxd2l.layers.composites import Parallel, Repeat, Serial, Split, Tied
+from jaxd2l.layers.composites import Padded, Parallel, Repeat, Serial, Split, Tied
 from jaxd2l.layers.core import Layer, Shape, path_text
 from jaxd2l.records import is_record
 
@@ -157,6 +157,13 @@ def shape_of(
                     )
             return shape
         case Tied(_, child, _):
+            return shape_of(child, path, shape, steps)
+        case Padded(child):
+            if len(shape) != 1:
+                raise ValueError(
+                    f"Padded at {path_text(path) or 'the top level'!r} needs sequences of tokens, "
+                    f"(t,), got {shape}"
+                )
             return shape_of(child, path, shape, steps)
         case _:
             with where_raised(path, layer, shape):
