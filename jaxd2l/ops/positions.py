@@ -30,7 +30,7 @@ def sinusoidal_positions(length: int, features: int, dtype: DTypeLike = jnp.floa
       TypeError: length or features is no int.
       ValueError: length is below 0, or features is not even and at least 2.
 
-    Source: Vaswani et al. 2017, section 3.5; D2L 10.6.3 (11.6.3 in the newer edition).
+    Source: Vaswani et al. 2017, section 3.5; D2L 11.6.3 (10.6.3 in the older edition).
 
     Example:
       >>> [[f"{p:.3f}" for p in row] for row in sinusoidal_positions(2, 4)]
