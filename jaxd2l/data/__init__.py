@@ -1,5 +1,6 @@
 """Data in host memory (NumPy): readers, bundled and synthetic data, splits and batches."""
 
+from jaxd2l.data import text as text
 from jaxd2l.data.batches import Batch as Batch
 from jaxd2l.data.batches import Batches as Batches
 from jaxd2l.data.batches import epoch_order as epoch_order
