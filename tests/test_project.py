@@ -24,6 +24,7 @@ ORDER = [
     {"ops"},
     {"layers"},
     {"models"},
+    {"generation"},
     {"analysis", "checkpoint", "data", "interop", "optim", "parallel", "plot", "train"},
     {"recipes", "testing"},
     {"jaxd2l"},  # the package's own __init__: what a first-time user types

@@ -1,5 +1,6 @@
 """Layers: frozen records of geometry, the composites that join them, and their interpreters."""
 
+from jaxd2l.layers.attention import SelfAttention as SelfAttention
 from jaxd2l.layers.basic import Activation as Activation
 from jaxd2l.layers.basic import Dropout as Dropout
 from jaxd2l.layers.basic import Flatten as Flatten
@@ -56,6 +57,7 @@ from jaxd2l.layers.recurrent import GRU as GRU
 from jaxd2l.layers.recurrent import LSTM as LSTM
 from jaxd2l.layers.recurrent import RNN as RNN
 from jaxd2l.layers.run import apply as apply
+from jaxd2l.layers.sequence import LastStep as LastStep
 from jaxd2l.layers.sequence import LearnedPositions as LearnedPositions
 from jaxd2l.layers.sequence import OneHot as OneHot
 from jaxd2l.layers.sequence import SinusoidalPositions as SinusoidalPositions

@@ -111,8 +111,8 @@ def extend(
     """Run a network on the next piece of each sequence, after what `carry` remembers.
 
     Cutting a sequence into pieces changes nothing: the outputs are those of `apply` on the whole.
-    Every layer must have a carry or treat positions one by one; a layer that looks ahead (a reversed
-    or bidirectional recurrence, attention that is not causal, a convolution) raises. With pieces of
+    Every layer must have a carry or treat positions one by one; one that looks ahead (a reversed or
+    bidirectional recurrence, attention that is not causal, a convolution) raises. With pieces of
     unequal `lengths` (padded at their end) the carry is that after each example's last real
     position. For truncated back-propagation through time pass `jax.lax.stop_gradient(carry)`.
 

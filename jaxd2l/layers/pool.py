@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from jaxd2l.geometry import Window, as_int
 from jaxd2l.layers.conv import normalise, spatial_sizes
 from jaxd2l.layers.core import Array, Context, Layer, Params, Shape, State, check_flags
-from jaxd2l.ops import pool
+from jaxd2l.ops import pool, time_pooling
 from jaxd2l.ops.windows import make_windows, per_axis
 from jaxd2l.records import record
 
@@ -175,7 +175,7 @@ def _global_shape(owner: Layer, input_shape: Shape) -> Shape:
 
 @record
 class GlobalAvgPool(Layer):
-    """The mean over all positions: (n, *spatial, c) -> (n, c).
+    """The mean over all positions, of a padded sequence the real ones: (n, *spatial, c) -> (n, c).
 
     Example:
       >>> GlobalAvgPool().output_shape((7, 7, 512))
@@ -190,12 +190,15 @@ class GlobalAvgPool(Layer):
     def apply(
         self, params: Params, state: State, x: Array, context: Context
     ) -> tuple[Array, State]:
+        if context.lengths is not None and x.ndim == 3:
+            return time_pooling.mean_over_time(x, context.lengths), state
         return pool.global_avg_pool(x), state
 
 
 @record
 class GlobalMaxPool(Layer):
-    """The largest value over all positions; over time it is the 1-max pooling of TextCNN.
+    """The largest value over all positions, of a padded sequence the real ones: over time it is the
+    1-max pooling of TextCNN.
 
     Example:
       >>> GlobalMaxPool().output_shape((35, 100))
@@ -210,6 +213,8 @@ class GlobalMaxPool(Layer):
     def apply(
         self, params: Params, state: State, x: Array, context: Context
     ) -> tuple[Array, State]:
+        if context.lengths is not None and x.ndim == 3:
+            return time_pooling.max_over_time(x, context.lengths), state
         return pool.global_max_pool(x), state
 
 
@@ -240,4 +245,6 @@ class KMaxPool(Layer):
     def apply(
         self, params: Params, state: State, x: Array, context: Context
     ) -> tuple[Array, State]:
+        if context.lengths is not None:
+            return time_pooling.k_max_over_time(x, self.k, context.lengths), state
         return pool.k_max_pool(x, self.k), state

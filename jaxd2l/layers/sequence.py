@@ -19,7 +19,7 @@ from jaxd2l.layers.core import (
     check_initializers,
     check_name,
 )
-from jaxd2l.ops import initializers, linear, positions
+from jaxd2l.ops import initializers, linear, positions, time_pooling
 from jaxd2l.records import record
 
 
@@ -165,3 +165,25 @@ class SinusoidalPositions(_Positions):
 
     def _table(self, params: Params, x: Array) -> Array:
         return positions.sinusoidal_positions(self.length, x.shape[-1], x.dtype)
+
+
+@record
+class LastStep(Layer):
+    """The vector at the last real position: (n, t, c) -> (n, c); zeros for an empty sequence.
+
+    Source: D2L 9.4 (many to one).
+
+    Example:
+      >>> LastStep().output_shape((35, 100))
+      (100,)
+    """
+
+    label: ClassVar[str] = "last_step"
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _sequence(self, input_shape)[-1:]
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        return time_pooling.last_step(x, context.lengths), state

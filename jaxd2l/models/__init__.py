@@ -27,6 +27,10 @@ from jaxd2l.models.highway import highway_cnn as highway_cnn
 from jaxd2l.models.igc import igc as igc
 from jaxd2l.models.inception import inception_v3 as inception_v3
 from jaxd2l.models.inception import inception_v3_auxiliary as inception_v3_auxiliary
+from jaxd2l.models.language import gpt as gpt
+from jaxd2l.models.language import gru_lm as gru_lm
+from jaxd2l.models.language import lstm_lm as lstm_lm
+from jaxd2l.models.language import rnn_lm as rnn_lm
 from jaxd2l.models.lenet import lenet as lenet
 from jaxd2l.models.mlp import mlp as mlp
 from jaxd2l.models.mobilenet import mobilenet_v1 as mobilenet_v1
@@ -64,6 +68,8 @@ _PUBLISHED: tuple[Callable[..., Layer], ...] = (
     densenet201,
     erfnet,
     googlenet,
+    gpt,
+    gru_lm,
     highway,
     highway_cnn,
     igc,
@@ -71,6 +77,7 @@ _PUBLISHED: tuple[Callable[..., Layer], ...] = (
     lenet,
     linear_regression,
     logistic_regression,
+    lstm_lm,
     mlp,
     mobilenet_v1,
     mobilenet_v2,
@@ -83,6 +90,7 @@ _PUBLISHED: tuple[Callable[..., Layer], ...] = (
     resnet50,
     resnet_v2,
     resnext50_32x4d,
+    rnn_lm,
     shufflenet_v1,
     shufflenet_v2,
     softmax_regression,
@@ -114,6 +122,8 @@ _INPUTS: dict[str, tuple[int, ...]] = {
     "d2l.resnet18": (96, 96, 1),
     "d2l.vgg": (224, 224, 1),
     "erfnet": (512, 1024, 3),
+    "gpt": (128,),
+    "gru_lm": (32,),
     "highway": (28, 28, 1),
     "highway_cnn": (28, 28, 1),
     "igc": (32, 32, 3),
@@ -121,8 +131,10 @@ _INPUTS: dict[str, tuple[int, ...]] = {
     "lenet": (28, 28, 1),
     "linear_regression": (2,),
     "logistic_regression": (4,),
+    "lstm_lm": (32,),
     "mlp": (28, 28, 1),
     "polynomial_regression": (1,),
+    "rnn_lm": (32,),
     "softmax_regression": (28, 28, 1),
     "xception": (299, 299, 3),
 }

@@ -37,3 +37,4 @@ from jaxd2l.models.blocks.residual import bottleneck_block as bottleneck_block
 from jaxd2l.models.blocks.residual import preactivation_block as preactivation_block
 from jaxd2l.models.blocks.residual import projection as projection
 from jaxd2l.models.blocks.residual import residual_block as residual_block
+from jaxd2l.models.blocks.transformer import transformer_block as transformer_block
