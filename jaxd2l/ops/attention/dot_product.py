@@ -145,14 +145,19 @@ def attention_weights(
 
 
 def _at_least_float32(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(_wide(x.dtype))
+
+
+def _wide(dtype: jnp.dtype) -> jnp.dtype:
+    """float32 for half types (strict promotion forbids `promote_types`), others as they are."""
+    return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def _weights(
     q: Array, k: Array, pattern: Pattern, mask: Array | None, scale: float | None
 ) -> Array:
     """The plain formula: (n, heads, q, k), in float32 at least."""
-    wide = jnp.promote_types(q.dtype, jnp.float32)
+    wide = _wide(q.dtype)
     scores = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide)
     scores = scores * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     allowed = pattern.allowed(0, k.shape[1])
