@@ -13,6 +13,7 @@ from jaxd2l.data.text.vocab import PADDING, Vocab
 from jaxd2l.records import record
 
 Level = Literal["character", "word", "bpe"]
+MERGES = 500
 
 
 def _check_level(level: str, where: str) -> None:
@@ -69,22 +70,33 @@ class Codec(Stored):
         *,
         normalize: bool = False,
         min_count: int = 1,
-        merges: int = 500,
+        merges: int | None = None,
         reserved: Sequence[str] = (),
     ) -> "Codec":
         """The codec of a text.
 
-        Tokens that come less than `min_count` times are unknown (not at level "bpe", which has
-        `merges` instead). `reserved` get the indices from 1 on: ("<pad>",) for padded batches.
+        Characters and words that come less than `min_count` times are unknown. Level "bpe", which
+        knows every text, has the number of `merges` (500) instead. `reserved` get the indices from
+        1 on: ("<pad>",) for padded batches.
 
         Raises:
-          TypeError, ValueError: as `Vocab.build` and `BytePairs.train`; an unknown level.
+          TypeError, ValueError: as `Vocab.build` and `BytePairs.train`; an unknown level, or an
+            argument of another level.
         """
         _check_level(level, "Codec.train")
+        if (min_count != 1) if level == "bpe" else (merges is not None):
+            raise ValueError(
+                f"Codec.train: level {level!r} has no "
+                f"{'min_count' if level == 'bpe' else 'merges'}; leave it out"
+            )
         if normalize:
             text = corpus.normalize(text)
         if level == "bpe":
-            return cls(level, BytePairs.train(text, merges, reserved), normalize)
+            return cls(
+                level,
+                BytePairs.train(text, MERGES if merges is None else merges, reserved),
+                normalize,
+            )
         tokens = (characters if level == "character" else words)(text)
         return cls(level, Vocab.build(tokens, min_count, reserved), normalize)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxd2l.data.dataset import first_outside
 from jaxd2l.data.text.stored import Stored
 from jaxd2l.geometry import as_int
 from jaxd2l.records import record
@@ -18,9 +19,9 @@ PADDING = "<pad>"
 
 def check_reserved(reserved: Sequence[str], where: str) -> tuple[str, ...]:
     """Reserved tokens as a tuple of different names, none of them "<unk>"."""
-    names = (reserved,) if isinstance(reserved, str) else tuple(reserved)
-    if not all(isinstance(name, str) and name for name in names):
-        raise TypeError(f"{where}: reserved must be names, got {reserved!r}")
+    names = tuple(reserved)
+    if isinstance(reserved, str) or not all(isinstance(name, str) and name for name in names):
+        raise TypeError(f"{where}: reserved must be a tuple of names, got {reserved!r}")
     if len({UNKNOWN, *names}) != 1 + len(names):
         raise ValueError(f"{where}: reserved must differ, and from {UNKNOWN!r}, got {names}")
     return names
@@ -36,9 +37,8 @@ def check_indices(indices: Any, size: int, where: str) -> np.ndarray:
             f"{where}: indices must be integers of shape (n,), got {array.dtype} of shape "
             f"{array.shape}"
         )
-    outside = (array < 0) | (array >= size)
-    if outside.any():
-        bad = int(np.argmax(outside))
+    bad = first_outside(array, size)
+    if bad is not None:
         raise ValueError(f"{where}: index {array[bad]} at position {bad} is outside [0, {size})")
     return array
 
@@ -100,7 +100,7 @@ class Vocab(Stored):
         least = as_int(min_count, "Vocab.build: min_count", 1)
         found = collections.Counter(tokens)
         if not found:
-            raise ValueError("Vocab.build: there are no tokens; the text is empty")
+            raise ValueError("Vocab.build: there are no tokens; give a text with something in it")
         unknown = found.pop(UNKNOWN, 0)
         kept = [(name, found.pop(name, 0)) for name in names]
         ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
