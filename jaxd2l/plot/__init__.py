@@ -4,6 +4,7 @@ from jaxd2l.plot.curves import learning_curve as learning_curve
 from jaxd2l.plot.fields import effective_field as effective_field
 from jaxd2l.plot.fields import growth as growth
 from jaxd2l.plot.fields import receptive_field as receptive_field
+from jaxd2l.plot.heat_maps import attention as attention
 from jaxd2l.plot.images import augmentations as augmentations
 from jaxd2l.plot.images import feature_maps as feature_maps
 from jaxd2l.plot.images import image_grid as image_grid
