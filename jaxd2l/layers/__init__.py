@@ -57,9 +57,11 @@ from jaxd2l.layers.recurrent import GRU as GRU
 from jaxd2l.layers.recurrent import LSTM as LSTM
 from jaxd2l.layers.recurrent import RNN as RNN
 from jaxd2l.layers.run import apply as apply
+from jaxd2l.layers.sequence import FirstStep as FirstStep
 from jaxd2l.layers.sequence import LastStep as LastStep
 from jaxd2l.layers.sequence import LearnedPositions as LearnedPositions
 from jaxd2l.layers.sequence import OneHot as OneHot
+from jaxd2l.layers.sequence import RealSteps as RealSteps
 from jaxd2l.layers.sequence import SinusoidalPositions as SinusoidalPositions
 from jaxd2l.layers.shapes import output_shape as output_shape
 from jaxd2l.layers.shapes import walk as walk

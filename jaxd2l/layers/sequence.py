@@ -1,4 +1,4 @@
-"""Layers for sequences of tokens: one-hot vectors, positions, the last step."""
+"""Layers for sequences of tokens: one-hot vectors, positions, the real, first and last steps."""
 
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from jaxd2l.layers.core import (
     check_name,
 )
 from jaxd2l.ops import initializers, linear, positions, time_pooling
+from jaxd2l.ops.lengths import valid_steps
 from jaxd2l.records import record
 
 
@@ -187,3 +188,68 @@ class LastStep(Layer):
         self, params: Params, state: State, x: Array, context: Context
     ) -> tuple[Array, State]:
         return time_pooling.last_step(x, context.lengths), state
+
+
+@record
+class FirstStep(Layer):
+    """The vector at the first position: (n, t, c) -> (n, c). There a recurrence with `reverse=True`
+    has read the whole sequence.
+
+    Source: D2L 16.2.
+
+    Example:
+      >>> FirstStep().output_shape((35, 100))
+      (100,)
+    """
+
+    label: ClassVar[str] = "first_step"
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _sequence(self, input_shape)[-1:]
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        return x[:, 0], state
+
+
+@record
+class RealSteps(Layer):
+    """Zeros at the positions beyond the end of each sequence, the rest unchanged.
+
+    With `width` the position is that of a window, which starts there: zeros where it ends beyond
+    the sequence. The first window stays, also of a sequence that is shorter than one.
+
+    Shapes: (n, t, c) -> the same.
+
+    Example:
+      >>> from jaxd2l import apply
+      >>> x, lengths = jnp.ones((2, 5, 1)), jnp.array([4, 1])
+      >>> y, _ = apply(RealSteps(width=3), {}, {}, x, lengths=lengths)
+      >>> print(y[:, :, 0])
+      [[1. 1. 0. 0. 0.]
+       [1. 0. 0. 0. 0.]]
+    """
+
+    label: ClassVar[str] = "real_steps"
+    width: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "width", as_int(self.width, "RealSteps: width", 1))
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        return _sequence(self, input_shape)
+
+    def apply(
+        self, params: Params, state: State, x: Array, context: Context
+    ) -> tuple[Array, State]:
+        n, t, _ = x.shape
+        lengths = jnp.full((n,), t, jnp.int32)
+        if context.lengths is not None:
+            lengths = jnp.minimum(context.lengths.astype(jnp.int32), lengths)
+        windows = jnp.maximum(lengths - (self.width - 1), jnp.minimum(lengths, 1))
+        valid = valid_steps(windows, n, t, "RealSteps")
+        return jnp.where(valid[:, :, None], x, jnp.zeros((), x.dtype)), state
+
+    def windows(self, input_shape: Shape) -> tuple[Window, ...] | None:
+        return () if self.width == 1 else None

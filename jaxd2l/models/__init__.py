@@ -52,6 +52,8 @@ from jaxd2l.models.shufflenet import shufflenet_v1 as shufflenet_v1
 from jaxd2l.models.shufflenet import shufflenet_v2 as shufflenet_v2
 from jaxd2l.models.squeezenet import squeezenet1_0 as squeezenet1_0
 from jaxd2l.models.squeezenet import squeezenet1_1 as squeezenet1_1
+from jaxd2l.models.text import bilstm as bilstm
+from jaxd2l.models.text import textcnn as textcnn
 from jaxd2l.models.vgg import vgg11 as vgg11
 from jaxd2l.models.vgg import vgg13 as vgg13
 from jaxd2l.models.vgg import vgg16 as vgg16
@@ -61,6 +63,7 @@ from jaxd2l.models.zf5 import zf5 as zf5
 
 _PUBLISHED: tuple[Callable[..., Layer], ...] = (
     alexnet,
+    bilstm,
     colornet,
     densenet121,
     densenet161,
@@ -96,6 +99,7 @@ _PUBLISHED: tuple[Callable[..., Layer], ...] = (
     softmax_regression,
     squeezenet1_0,
     squeezenet1_1,
+    textcnn,
     vgg11,
     vgg13,
     vgg16,
@@ -114,6 +118,7 @@ _BOOK: tuple[Callable[..., Layer], ...] = (
 )
 _MODELS = {f.__name__: f for f in _PUBLISHED} | {f"d2l.{f.__name__}": f for f in _BOOK}
 _INPUTS: dict[str, tuple[int, ...]] = {
+    "bilstm": (32,),
     "colornet": (32, 32, 3),
     "d2l.alexnet": (224, 224, 1),
     "d2l.densenet": (96, 96, 1),
@@ -136,6 +141,7 @@ _INPUTS: dict[str, tuple[int, ...]] = {
     "polynomial_regression": (1,),
     "rnn_lm": (32,),
     "softmax_regression": (28, 28, 1),
+    "textcnn": (32,),
     "xception": (299, 299, 3),
 }
 _IMAGENET = (224, 224, 3)
