@@ -1,4 +1,4 @@
-"""The command `jaxd2l`: train, evaluate, predict, summary, models.
+"""The command `jaxd2l`: train, evaluate, predict, generate, summary, models.
 
 It only reads options and prints; the work is done by the library functions that it calls.
 """
@@ -48,6 +48,15 @@ def _rate(text: str) -> float:
     return value
 
 
+def _temperature(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else _rate(text)
+
+
+def _network(text: str) -> str:
+    """The name of a network; rnn-lm is rnn_lm."""
+    return text.replace("-", "_")
+
+
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -69,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add.set_defaults(run=commands.models)
 
     add = subparsers.add_parser("summary", help="print the table of a network")
-    add.add_argument("name", metavar="NAME", help="the network, see `jaxd2l models`")
+    add.add_argument("name", type=_network, metavar="NAME", help="the network, see `jaxd2l models`")
     add.add_argument(
         "--input",
         type=_size,
@@ -88,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a network; without --data on data that comes with the library or its "
         "dependencies. Where a default depends on the network, the recipe gives it.",
     )
-    add.add_argument("name", metavar="NAME", help="the network, see `jaxd2l models`")
+    add.add_argument("name", type=_network, metavar="NAME", help="the network, see `jaxd2l models`")
     _add_train(add)
     add.set_defaults(run=commands.train)
 
@@ -105,11 +114,34 @@ def _parser() -> argparse.ArgumentParser:
     add.add_argument("--json", action="store_true", help="as a JSON object")
     add.set_defaults(run=commands.evaluate)
 
-    add = subparsers.add_parser("predict", help="classify image files with a trained network")
+    add = subparsers.add_parser("predict", help="classify images or texts with a trained network")
     add.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or a run's folder")
-    add.add_argument("files", metavar="FILE", nargs="+", help="image files (resized to the input)")
-    add.add_argument("--json", action="store_true", help="one JSON object per file")
+    add.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="image files (resized to the input), or for a network of texts files of one text a line",
+    )
+    add.add_argument("--json", action="store_true", help="one JSON object per image or text")
     add.set_defaults(run=commands.predict)
+
+    add = subparsers.add_parser("generate", help="go on with a text by a trained language model")
+    add.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or a run's folder")
+    add.add_argument("--prompt", default=" ", help="the text to go on with (default: a space)")
+    add.add_argument("--length", type=_count, default=200, help="tokens to add (default: 200)")
+    add.add_argument(
+        "--temperature",
+        type=_temperature,
+        default=0.8,
+        help="logits are divided by it; 0 takes the likeliest token (default: 0.8)",
+    )
+    add.add_argument("--top-k", type=_count, help="only the K likeliest tokens (default: all)")
+    add.add_argument(
+        "--top-p", type=_rate, help="only the likeliest tokens of this probability (default: all)"
+    )
+    add.add_argument("--samples", type=_count, default=1, help="how many texts (default: 1)")
+    add.add_argument("--seed", type=_seed, default=0, help="of the choices (default: 0)")
+    add.set_defaults(run=commands.generate)
     return parser
 
 
@@ -129,7 +161,8 @@ def _by_network(field: str, text: str) -> str:
     from jaxd2l import recipes
 
     values = {n: getattr(r["default"], field) for n, r in recipes.RECIPES.items()}
-    return f"{text} (default: {', '.join(f'{n} {v}' for n, v in values.items())})"
+    told = ", ".join(f"{n} {v}" for n, v in values.items() if v is not None)
+    return f"{text} (default: {told})"
 
 
 def _add_train(add: argparse.ArgumentParser) -> None:
@@ -138,9 +171,11 @@ def _add_train(add: argparse.ArgumentParser) -> None:
     )
     add.add_argument(
         "--data",
-        metavar="DIR",
+        metavar="PATH",
         help="a folder of IDX files (MNIST, Fashion-MNIST; gzipped or not), or of images with a "
-        "sub-folder for each class (default: scikit-learn's handwritten digits at 28x28)",
+        "sub-folder for each class (default: scikit-learn's handwritten digits at 28x28); for a "
+        "language model a text file (default: the English help of Python); for a classifier of "
+        "texts a file of lines label<TAB>text",
     )
     add.add_argument(
         "--size", type=_size, metavar="H,W", help="resize images (default: as they are)"
@@ -153,7 +188,16 @@ def _add_train(add: argparse.ArgumentParser) -> None:
         type=_count,
         metavar="N",
         help="hold out N examples to test on, the last ones of IDX files, else a fixed random "
-        "choice (default: a fifth, where the data has no test part)",
+        "choice; of a text the last N windows (default: a fifth, of a text a tenth, where the data "
+        "has no test part)",
+    )
+    add.add_argument(
+        "--level",
+        choices=("letters", "character", "word", "bpe"),
+        help=_by_network("level", "how a text is cut; letters are a-z and space"),
+    )
+    add.add_argument(
+        "--length", type=_count, help=_by_network("length", "tokens of one example of text")
     )
     _add_set(add)
     add.add_argument("--epochs", type=_count, help=_by_network("epochs", "passes over the data"))
@@ -166,6 +210,9 @@ def _add_train(add: argparse.ArgumentParser) -> None:
         help=_by_network("optimizer", "update rule; momentum is SGD with 0.9"),
     )
     add.add_argument("--learning-rate", type=_rate, help=_by_network("learning_rate", "step size"))
+    add.add_argument(
+        "--clip", type=_rate, help=_by_network("clip", "the largest norm of a gradient")
+    )
     add.add_argument("--seed", type=_seed, help="of parameters, batches and dropout (default: 0)")
     add.add_argument(
         "--out",

@@ -6,6 +6,7 @@ what it needs.
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import warnings
@@ -98,8 +99,11 @@ _STORED = (
     "size",
     "channels",
     "hold_out",
+    "level",
+    "length",
     "optimizer",
     "learning_rate",
+    "clip",
     "batch_size",
     "seed",
     "epochs",
@@ -134,8 +138,9 @@ def _settings(arguments: argparse.Namespace, stored: dict[str, Any] | None) -> d
         return {**stored, **given}
     chosen = recipes.recipe(arguments.name, given.get("recipe", "default"))
     settings = dict.fromkeys(_STORED) | {"recipe": "default", "seed": 0}
-    settings |= {k: getattr(chosen, k) for k in ("optimizer", "learning_rate", "epochs")}
-    settings |= {"batch_size": chosen.batch_size, "network": arguments.name, "task": chosen.task}
+    from_recipe = ("optimizer", "learning_rate", "clip", "epochs", "batch_size", "level", "length")
+    settings |= {k: getattr(chosen, k) for k in (*from_recipe, "task")}
+    settings["network"] = arguments.name
     return {**settings, **given, "options": {**chosen.options, **options}}
 
 
@@ -162,9 +167,17 @@ def _pair(values: Any) -> tuple[int, int] | None:
     return int(values[0]), int(values[1])
 
 
-def _load_data(settings: dict[str, Any]) -> Any:
-    from jaxd2l import recipes
+def _load_data(settings: dict[str, Any], codec: Any = None, classes: Any = None) -> Any:
+    from jaxd2l import recipes, text_recipes
 
+    if settings["task"] in ("language", "text"):
+        for name in ("size", "channels"):
+            if settings[name] is not None:
+                raise Refused(f"--{name} is for images; {settings['network']} takes text")
+        cut = settings["data"], settings["level"], settings["length"], settings["hold_out"], codec
+        if settings["task"] == "language":
+            return text_recipes.load_language(*cut)
+        return text_recipes.load_labelled(*cut, classes)
     return recipes.load_data(
         settings["task"],
         settings["data"],
@@ -172,6 +185,25 @@ def _load_data(settings: dict[str, Any]) -> Any:
         channels=settings["channels"],
         hold_out=settings["hold_out"],
     )
+
+
+def _fit_to_text(name: str, options: dict[str, Any], settings: dict[str, Any], codec: Any) -> None:
+    """The options of a network that follow from its text: how many tokens, which one pads."""
+    from jaxd2l import models
+
+    if codec is None:
+        return
+    known = models.options(name)
+    follows = {"vocabulary": codec.size}
+    if "padding" in known:
+        follows["padding"] = codec.padding
+    if "length" in known and "length" not in options:
+        options["length"] = settings["length"]
+    for option, value in follows.items():
+        if options.setdefault(option, value) != value:
+            raise Refused(
+                f"--set {option}={options[option]}: by the text it is {value}; leave the option out"
+            )
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -208,6 +240,8 @@ def train(arguments: argparse.Namespace) -> int:
                 f"--set num_classes={options['num_classes']}: the data has {classes} classes; "
                 f"leave the option out"
             )
+    codec = getattr(parts, "codec", None)
+    _fit_to_text(arguments.name, options, settings, codec)
     settings["options"] = options
     net = _build(arguments.name, options)
     shape = parts.train.inputs.shape[1:]
@@ -229,14 +263,20 @@ def train(arguments: argparse.Namespace) -> int:
         test=parts.test,
         loss=recipes.loss_of(settings["task"]),
         metrics=recipes.metrics_of(settings["task"], parts.train.targets),
-        optimizer=recipes.OPTIMIZERS[settings["optimizer"]](settings["learning_rate"]),
+        optimizer=recipes.optimizer_of(
+            settings["optimizer"], settings["learning_rate"], settings.get("clip")
+        ),
         epochs=settings["epochs"],
         batch_size=settings["batch_size"],
         seed=settings["seed"],
         folder=folder,
         resume=arguments.resume,
         save_every=arguments.save_every,
-        meta={"settings": settings, "classes": parts.train.classes},
+        meta={
+            "settings": settings,
+            "classes": parts.train.classes,
+            **({} if codec is None else {"codec": codec.to_json()}),
+        },
         progress=not arguments.quiet,
     )
     written = [p.name for p in (checkpoint.latest(folder), folder / "metrics.jsonl") if p]
@@ -252,7 +292,9 @@ def train(arguments: argparse.Namespace) -> int:
         print(f"stopped at step {step:,}; continue with: {again}")
         return 130
     last = result.history[-1]
-    if "test_accuracy" in last:
+    if settings["task"] == "language" and "test_loss" in last:
+        print(f"test perplexity {math.exp(last['test_loss']):.2f} a token")
+    elif "test_accuracy" in last:
         print(f"test accuracy {100 * last['test_accuracy']:.1f} %")
     elif "test_loss" in last:
         print(f"test loss {last['test_loss']:.6f}")
@@ -280,7 +322,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if arguments.hold_out is not None:
         settings |= {"hold_out": arguments.hold_out}
     settings = {"size": None, "channels": None, **settings}
-    parts = _load_data(settings)
+    classes = meta.get("classes")
+    parts = _load_data(settings, stored_codec(meta), classes and tuple(classes))
     part = parts.test if parts.test is not None else parts.train
     shape = tuple(meta["input_shape"])
     if part.inputs.shape[1:] != shape:
@@ -301,6 +344,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         metrics=recipes.metrics_of(task, part.targets),
     )
     report: dict[str, Any] = {"examples": len(part), **measured}
+    if task == "language":
+        report["perplexity"] = math.exp(measured["loss"])
     if part.classes is not None:
         run = jax.jit(lambda x: apply(net, params, state, x)[0].argmax(axis=-1))
         predicted = []
@@ -316,6 +361,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
         print(json.dumps(report))
         return 0
     print(f"{report['examples']:,} examples, loss {report['loss']:.4f}")
+    if "perplexity" in report:
+        print(f"perplexity {report['perplexity']:.2f} a token")
     if "accuracy" in report:
         print(f"accuracy {100 * report['accuracy']:.1f} %")
     if "classes" in report:
@@ -340,8 +387,15 @@ def _print_classes(report: dict[str, Any]) -> None:
         print(f"{name:<{wide}}" + "".join(f"  {n:>{cell},}" for n in row))
 
 
+def stored_codec(meta: dict[str, Any]) -> Any:
+    """The codec of the text that a network was trained on, or None."""
+    from jaxd2l.data import text
+
+    return text.Codec.from_json(meta["codec"]) if "codec" in meta else None
+
+
 def predict(arguments: argparse.Namespace) -> int:
-    """Classify image files."""
+    """Classify image files, or the lines of text files."""
     import jax
     import numpy as np
 
@@ -350,23 +404,57 @@ def predict(arguments: argparse.Namespace) -> int:
     from jaxd2l.ops.softmax import softmax
 
     net, params, state, meta = train.load(arguments.checkpoint)
-    shape, classes = tuple(meta["input_shape"]), meta.get("classes")
-    if len(shape) != 3 or classes is None:
-        raise Refused(f"{arguments.checkpoint}: predict needs a network that classifies images")
-    images = np.stack([data.read_image(f, shape[:2], shape[2]) for f in arguments.files])
+    shape, classes, codec = tuple(meta["input_shape"]), meta.get("classes"), stored_codec(meta)
+    if classes is None or (codec is None and len(shape) != 3):
+        raise Refused(f"{arguments.checkpoint}: predict needs a network that classifies")
+    if codec is None:
+        images = [data.read_image(f, shape[:2], shape[2]) for f in arguments.files]
+        inputs, told = np.stack(images), arguments.files
+    else:
+        lines = [line for f in arguments.files for line in data.text.read_text(f).splitlines()]
+        told = [line for line in lines if line.strip()]
+        examples = [data.text.Example(classes[0], line) for line in told]  # the label is not read
+        inputs = data.text.labelled_dataset(examples, codec, shape[0], classes).inputs
     run = jax.jit(lambda x: softmax(apply(net, params, state, x)[0]))
-    for file, probabilities in zip(arguments.files, np.asarray(run(images)), strict=True):
+    for one, probabilities in zip(told, np.asarray(run(inputs)), strict=True):
         best = int(probabilities.argmax())
         if arguments.json:
-            print(
-                json.dumps(
-                    {
-                        "file": file,
-                        "class": classes[best],
-                        "probabilities": dict(zip(classes, probabilities.tolist(), strict=True)),
-                    }
-                )
-            )
+            kind = "file" if codec is None else "text"
+            found = dict(zip(classes, probabilities.tolist(), strict=True))
+            print(json.dumps({kind: one, "class": classes[best], "probabilities": found}))
         else:
-            print(f"{file}: {classes[best]} ({100 * probabilities[best]:.1f} %)")
+            print(f"{one}: {classes[best]} ({100 * probabilities[best]:.1f} %)")
+    return 0
+
+
+def generate(arguments: argparse.Namespace) -> int:
+    """Go on with a prompt by a trained language model."""
+    import jax
+    import numpy as np
+
+    from jaxd2l import generation, train
+
+    net, params, state, meta = train.load(arguments.checkpoint)
+    codec = stored_codec(meta)
+    if codec is None or meta.get("settings", {}).get("task") != "language":
+        raise Refused(f"{arguments.checkpoint}: generate needs a language model of jaxd2l train")
+    tokens = codec.encode(arguments.prompt)
+    if len(tokens) == 0:
+        raise Refused("--prompt is empty; give at least one token to start from")
+    unknown = int((tokens == 0).sum()) if arguments.prompt else 0
+    if unknown:
+        print(f"jaxd2l: {unknown} tokens of the prompt are unknown to the model", file=sys.stderr)
+    made = generation.generate(
+        net,
+        params,
+        state,
+        np.tile(tokens, (arguments.samples, 1)),
+        arguments.length,
+        key=jax.random.key(arguments.seed),
+        temperature=arguments.temperature,
+        top_k=arguments.top_k,
+        top_p=arguments.top_p,
+    )
+    for row in np.asarray(made):
+        print(codec.decode(np.concatenate([tokens, row])))
     return 0

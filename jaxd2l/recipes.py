@@ -41,8 +41,12 @@ class Recipe:
 
     Attributes:
       task: "images" (labels), "binary" (odd or even digits, or two classes of images),
-        "linear" and "polynomial" (synthetic regression).
+        "linear" and "polynomial" (synthetic regression), "language" (the next token of a text),
+        "text" (labelled lines).
       options: arguments of the network's function.
+      clip: the largest global norm of a gradient, None for any.
+      level: how a text is cut, see `text_recipes.LEVELS`.
+      length: tokens of one example.
     """
 
     task: str
@@ -51,9 +55,16 @@ class Recipe:
     learning_rate: float
     epochs: int
     batch_size: int
+    clip: float | None = None
+    level: str | None = None
+    length: int | None = None
 
 
 _IMAGES = Recipe("images", {}, "adam", 1e-3, 20, 64)
+_LANGUAGE = Recipe(
+    "language", {"features": 128}, "adam", 5e-3, 5, 32, clip=1.0, level="letters", length=64
+)
+_TEXT = Recipe("text", {}, "adam", 1e-3, 10, 64, level="word", length=64)
 
 #: By network, then by name of the recipe; "default" first.
 RECIPES: Mapping[str, Mapping[str, Recipe]] = {
@@ -69,7 +80,31 @@ RECIPES: Mapping[str, Mapping[str, Recipe]] = {
     "logistic_regression": {"default": Recipe("binary", {}, "sgd", 0.1, 20, 64)},
     "linear_regression": {"default": Recipe("linear", {}, "sgd", 0.03, 3, 10)},
     "polynomial_regression": {"default": Recipe("polynomial", {}, "momentum", 0.01, 100, 10)},
+    "rnn_lm": {"default": _LANGUAGE},
+    "gru_lm": {"default": _LANGUAGE},
+    "lstm_lm": {"default": _LANGUAGE},
+    "gpt": {
+        "default": dataclasses.replace(
+            _LANGUAGE, options={"positions": "rotary"}, learning_rate=2e-3, length=128
+        ),
+    },
+    "textcnn": {"default": _TEXT},
+    "bilstm": {"default": _TEXT},
 }
+
+
+def optimizer_of(
+    name: str, learning_rate: float, clip: float | None = None
+) -> optax.GradientTransformation:
+    """The optimiser of a recipe, after clipping the gradient's global norm where asked to.
+
+    Example:
+      >>> updates, _ = optimizer_of("sgd", 1.0, clip=1.0).update([3.0, 4.0], ({}, ({}, {})))
+      >>> [round(float(u), 3) for u in updates]
+      [-0.6, -0.8]
+    """
+    optimizer = OPTIMIZERS[name](learning_rate)
+    return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
 
 
 def recipe(network: str, name: str = "default") -> Recipe:
@@ -97,7 +132,7 @@ def loss_of(task: str) -> Loss:
       >>> loss_of("images").__name__
       'softmax_cross_entropy'
     """
-    if task == "images":
+    if task in ("images", "language", "text"):
         return losses.softmax_cross_entropy
     return losses.sigmoid_cross_entropy if task == "binary" else losses.squared_loss
 

@@ -26,7 +26,7 @@ ORDER = [
     {"models"},
     {"generation"},
     {"analysis", "checkpoint", "data", "interop", "optim", "parallel", "plot", "train"},
-    {"recipes", "testing"},
+    {"recipes", "testing", "text_recipes"},
     {"jaxd2l"},  # the package's own __init__: what a first-time user types
     {"commands"},
     {"cli"},

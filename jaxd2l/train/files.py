@@ -83,6 +83,7 @@ class RunFiles:
             "batch_size": self.batches.batch_size,
             "examples": len(dataset),
             "checksum": checksum,
+            **({} if self.batches.shuffle else {"shuffle": 0}),
         }
 
     @property

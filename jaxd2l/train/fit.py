@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxd2l.data import Batches, Dataset
 from jaxd2l.geometry import as_int
-from jaxd2l.layers import Layer, output_shape
+from jaxd2l.layers import Embedding, Layer, OneHot, output_shape, walk
 from jaxd2l.ops.labels import check_labels
+from jaxd2l.ops.linear import check_tokens
 from jaxd2l.ops.metrics import correct
 from jaxd2l.train.files import Record, RunFiles
 from jaxd2l.train.progress import Progress
@@ -116,17 +118,33 @@ def _interruptible() -> Iterator[Callable[[], bool]]:
 def _check_labels(
     model: Layer | Model, names: Metrics, train: Dataset, test: Dataset | None
 ) -> None:
-    """Labels beyond the outputs of a classifier would only show as NaN on the device."""
-    if not isinstance(model, Layer) or correct not in names.values():
+    """Tokens or labels beyond what the network knows would only show as NaN on the device."""
+    if not isinstance(model, Layer):
         return
-    outputs = output_shape(model, train.inputs.shape[1:])
+    shape = train.inputs.shape[1:]
+    outputs = output_shape(model, shape)
+    sizes = [
+        step.layer.size
+        for step in walk(model, shape)
+        if isinstance(step.layer, Embedding | OneHot) and step.input_shape == shape
+    ]
     for name, dataset in (("train", train), ("test", test)):
-        if dataset is not None and len(outputs) == 1:
+        if dataset is None:
+            continue
+        if dataset.inputs.dtype.kind == "i":
+            for size in sizes:
+                try:
+                    check_tokens(dataset.inputs, size)
+                except ValueError as error:
+                    raise ValueError(
+                        f"fit: the network knows {size} tokens, too few for {name}: {error}"
+                    ) from None
+        if correct in names.values() and dataset.targets.shape[1:] == outputs[:-1]:
             try:
-                check_labels(dataset.targets, outputs[0])
+                check_labels(dataset.targets, outputs[-1])
             except ValueError as error:
                 raise ValueError(
-                    f"fit: the network has {outputs[0]} outputs, too few for {name}: {error}"
+                    f"fit: the network has {outputs[-1]} outputs, too few for {name}: {error}"
                 ) from None
 
 
@@ -149,6 +167,7 @@ def fit(
     keep_last: int = 3,
     meta: Mapping[str, Any] | None = None,
     progress: bool = False,
+    carry: bool = False,
 ) -> Result:
     """Train a model and evaluate it after every epoch.
 
@@ -175,6 +194,9 @@ def fit(
       keep_last: how many checkpoints to keep.
       meta: JSON-able facts to store with each checkpoint.
       progress: show a bar (on a terminal) or a line per epoch.
+      carry: the batches continue each other, row i going on where row i of the batch before ended
+        (`data.text.adjacent`): they come in order, and the network's carry goes from one to the
+        next, without gradient, and from zero again in each epoch. Test data always start anew.
 
     Returns:
       A `Result`.
@@ -208,11 +230,13 @@ def fit(
     batch_size = min(as_int(batch_size, "fit: batch_size", 1), len(train))
     names = default_metrics(train.targets) if metrics is None else metrics
     _check_labels(model, names, train, test)
-    batches = Batches(train, batch_size, seed)
+    batches = Batches(train, batch_size, seed, shuffle=not carry)
     padded = len(batches) * batch_size != len(train)
     step = make_step(model, loss, optimizer, names, padded=padded)
     evaluate_batch = make_evaluate(model, loss, names) if test is not None else None
-    current = start(model, optimizer, jax.random.key(seed), train.inputs.shape[1:], names, initial)
+    shape = train.inputs.shape[1:]
+    rows = batch_size if carry else None
+    current = start(model, optimizer, jax.random.key(seed), shape, names, initial, rows)
     run = RunFiles(model, None if folder is None else Path(folder), keep_last, batches, meta)
     current, history = run.open(current, resume)
 
@@ -252,7 +276,11 @@ def fit(
                         record |= {f"test_{k}": v for k, v in figures.items()}
                     record["seconds"] = round(time.monotonic() - began, 3)
                     history.append(record)
-                    current = dataclasses.replace(current, totals=zero_totals(names))
+                    current = dataclasses.replace(
+                        current,
+                        totals=zero_totals(names),
+                        carry=jax.tree.map(jnp.zeros_like, current.carry),
+                    )
                     run.write(record)
                     run.save(current, done)
                     if bar is not None:

@@ -37,6 +37,7 @@ def make_run(
     epochs: int,
     batch_size: int,
     metrics: Metrics | None = None,
+    carry: bool = False,
 ) -> Callable[..., tuple[Any, dict[str, Array]]]:
     """Training as the pure function `run(key, inputs, targets, hyper) -> (params, history)`.
 
@@ -49,6 +50,7 @@ def make_run(
       optimizer: called with the hyper-parameters as keywords, `optax.sgd` for instance; they may
         be traced values.
       metrics: default accuracy where the targets are integers.
+      carry: batches continue each other, as in `fit`; nothing is shuffled.
 
     Returns:
       run, whose history has one mean per epoch for "loss" and each metric: (epochs,) arrays. A
@@ -94,7 +96,7 @@ def make_run(
 
         def epoch(train: Any, number: Array) -> Any:
             shuffle = jax.random.fold_in(jax.random.fold_in(key, 1), number)
-            order = jax.random.permutation(shuffle, n)
+            order = jnp.arange(n) if carry else jax.random.permutation(shuffle, n)
 
             def step(train: Any, at: Array) -> Any:
                 index = order[at % n]
@@ -103,9 +105,11 @@ def make_run(
             train, _ = jax.lax.scan(step, train, place)
             count = train.totals["count"].astype(jnp.float32)
             history = {k: v / count for k, v in train.totals.items() if k != "count"}
-            return dataclasses.replace(train, totals=zero_totals(names)), history
+            anew = jax.tree.map(jnp.zeros_like, train.carry)
+            return dataclasses.replace(train, totals=zero_totals(names), carry=anew), history
 
-        first = start(model, transformation, key, inputs.shape[1:], names, initial)
+        rows = size if carry else None
+        first = start(model, transformation, key, inputs.shape[1:], names, initial, rows)
         last, history = jax.lax.scan(epoch, first, jnp.arange(epochs))
         return last.params, history
 

@@ -82,6 +82,7 @@ class TrainState:
       step: () int32, steps taken.
       totals: sums over the examples of this epoch so far: "count", "loss" and each metric.
       finite: () bool, whether every loss so far was finite.
+      carry: where each row's sequence stands, for batches that continue each other; else None.
     """
 
     params: Any
@@ -91,6 +92,7 @@ class TrainState:
     step: Array
     totals: dict[str, Array]
     finite: Array
+    carry: Any = None
 
 
 def default_metrics(targets: Any) -> Metrics:
@@ -132,10 +134,12 @@ def start(
     input_shape: Any,
     metrics: Metrics,
     initial: tuple[Any, Any] | None = None,
+    rows: int | None = None,
 ) -> TrainState:
     """The state before the first step; parameters and steps draw from different keys.
 
-    `initial` = (params, state) takes the place of what the model's `init` gives.
+    `initial` = (params, state) takes the place of what the model's `init` gives. With `rows`, the
+    batch size, there is a carry: batches will continue each other.
 
     Example:
       >>> from jaxd2l import models
@@ -155,7 +159,26 @@ def start(
         jnp.zeros((), jnp.int32),
         zero_totals(metrics),
         jnp.ones((), bool),
+        None if rows is None else zero_carry(model, params, rows, input_shape),
     )
+
+
+def zero_carry(model: Any, params: Any, rows: int, input_shape: Any) -> Any:
+    """The carry of `rows` sequences at their beginning, in the dtype of the parameters.
+
+    Raises:
+      TypeError: a `Model` pair, which has no carry that could be seen.
+      ValueError: the network has none, or a cache of limited length.
+    """
+    if not isinstance(model, Layer):
+        raise TypeError(f"carry=True needs a network, got {type(model).__name__}")
+    dtypes = [a.dtype for a in jax.tree.leaves(params) if jnp.issubdtype(a.dtype, jnp.floating)]
+    shape = jax.ShapeDtypeStruct((rows, *input_shape), jnp.int32)
+    zeros = jnp.zeros(shape.shape, shape.dtype)
+    carry = layers.initial_carry(model, zeros, dtype=dtypes[0] if dtypes else jnp.float32)
+    if not carry:
+        raise ValueError("carry=True: no layer of the network has a carry")
+    return carry
 
 
 def per_example(values: Array, n: int, name: str) -> Array:
@@ -202,6 +225,8 @@ def make_update(
     """The pure function (training state, batch) -> training state, not yet compiled.
 
     The loss is the mean over the real examples of the batch: L = sum_i mask_i l_i / sum_i mask_i.
+    Where the training state has a carry, the network continues from it and leaves its new one, and
+    no gradient flows into the batch before: truncated back-propagation through time.
 
     Args:
       model: a network, or a `Model`.
@@ -227,15 +252,22 @@ def make_update(
         key = jax.random.fold_in(train.key, train.step)
 
         def objective(params: Any) -> tuple[Array, Any]:
-            outputs, state = functions.apply(
-                params, train.state, inputs, key=key, train=True, mask=mask if padded else None
-            )
+            real, carry = mask if padded else None, None
+            if train.carry is None:
+                outputs, state = functions.apply(
+                    params, train.state, inputs, key=key, train=True, mask=real
+                )
+            else:
+                before = jax.lax.stop_gradient(train.carry)
+                outputs, carry, state = layers.extend(
+                    model, params, train.state, inputs, before, key=key, train=True, mask=real
+                )
             values = per_example(loss(outputs, targets), mask.shape[0], "the loss")
             mean = losses.masked_mean(values, mask) if padded else values.mean()
-            return mean, (values, outputs, state)
+            return mean, (values, outputs, state, carry)
 
         gradient = jax.value_and_grad(objective, has_aux=True)
-        (mean, (values, outputs, state)), grads = gradient(train.params)
+        (mean, (values, outputs, state, carry)), grads = gradient(train.params)
         updates, opt_state = optimizer.update(grads, train.opt_state, train.params)
         sums = _sums(values, outputs, targets, mask, metrics)
         return TrainState(
@@ -246,6 +278,7 @@ def make_update(
             train.step + 1,
             {name: train.totals[name] + value for name, value in sums.items()},
             train.finite & jnp.isfinite(mean),
+            carry,
         )
 
     return update

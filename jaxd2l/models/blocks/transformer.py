@@ -43,11 +43,13 @@ def transformer_block(
       >>> summarize(transformer_block(64, 4, 256, causal=True), (35, 64)).parameters
       49984
     """
-    attend = SelfAttention("attention", heads, causal=causal, rotary=rotary, dropout=dropout)
-    feed = [Dense("dense1", hidden), Activation("gelu"), Dense("dense2", features)]
+    attend: Layer = SelfAttention("attention", heads, causal=causal, rotary=rotary, dropout=dropout)
+    feed: list[Layer] = [Dense("dense1", hidden), Activation("gelu"), Dense("dense2", features)]
     parts: list[Layer] = []
     for number, inside in enumerate(([attend], feed), 1):
-        drop = [Dropout(f"dropout{number}", dropout)] if dropout else []
-        first, last = ([norm(f"norm{number}")], []) if norm_first else ([], [norm(f"norm{number}")])
-        parts += [Parallel([Identity(), Serial([*first, *inside, *drop])], "add"), *last]
+        own = norm(f"norm{number}")
+        branch = [own, *inside] if norm_first else [*inside]
+        branch += [Dropout(f"dropout{number}", dropout)] if dropout else []
+        parts.append(Parallel([Identity(), Serial(branch)], "add"))
+        parts += [] if norm_first else [own]
     return Serial(parts, name=name)
