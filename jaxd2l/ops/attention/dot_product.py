@@ -7,9 +7,12 @@ import jax.numpy as jnp
 
 from jaxd2l.checks import check_floating, check_rank
 from jaxd2l.ops.attention.pattern import Pattern, make_pattern, with_dropout
+from jaxd2l.ops.attention.tiles import tiled_attention, wide_dtype
 from jaxd2l.ops.softmax import softmax
 
 Array = jax.Array
+
+PLAIN = 256  # up to so many queries or keys the scores are made as one table
 
 
 def masked_softmax(scores: Array, mask: Array | None = None) -> Array:
@@ -35,7 +38,7 @@ def masked_softmax(scores: Array, mask: Array | None = None) -> Array:
        [0.  0.  0. ]]
     """
     check_floating(scores, "masked_softmax: scores")
-    return softmax(_at_least_float32(scores), where=mask).astype(scores.dtype)
+    return softmax(scores.astype(wide_dtype(scores.dtype)), where=mask).astype(scores.dtype)
 
 
 def dot_product_attention(
@@ -94,14 +97,9 @@ def dot_product_attention(
     shape = _scores_shape(q, k)
     pattern = make_pattern(shape, causal, lengths, segments, offset, where)
     pattern, rate = with_dropout(pattern, dropout, dropout_key, examples, shape, where)
-    p = _weights(q, k, pattern, _full_mask(mask, shape, query.ndim == 3, where), scale)
-    if rate == 1:
-        p = jnp.zeros_like(p)
-    elif rate > 0:
-        kept = pattern.kept(rate, 0, shape[2], 0, shape[3])
-        p = jnp.where(kept, p / (1 - rate), jnp.zeros_like(p))
-    o = jnp.einsum("nhqk,nkhv->nqhv", p.astype(v.dtype), v, preferred_element_type=p.dtype)
-    o = o.astype(v.dtype)
+    table = _full_mask(mask, shape, query.ndim == 3, where)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    o = _attend(q, k, v, pattern, table, scale, rate)
     return o[:, :, 0] if query.ndim == 3 else o
 
 
@@ -139,27 +137,31 @@ def attention_weights(
     q, k = _check_query_and_key(query, key, where)
     shape = _scores_shape(q, k)
     pattern = make_pattern(shape, causal, lengths, segments, offset, where)
-    p = _weights(q, k, pattern, _full_mask(mask, shape, query.ndim == 3, where), scale)
-    p = p.astype(query.dtype)
+    table = _full_mask(mask, shape, query.ndim == 3, where)
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
+    p = _weights(q, k, pattern, table, scale).astype(query.dtype)
     return p[:, 0] if query.ndim == 3 else p
 
 
-def _at_least_float32(x: Array) -> Array:
-    return x.astype(_wide(x.dtype))
-
-
-def _wide(dtype: jnp.dtype) -> jnp.dtype:
-    """float32 for half types (strict promotion forbids `promote_types`), others as they are."""
-    return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
-
-
-def _weights(
-    q: Array, k: Array, pattern: Pattern, mask: Array | None, scale: float | None
+def _attend(
+    q: Array, k: Array, v: Array, pattern: Pattern, mask: Array | None, scale: float, rate: float
 ) -> Array:
+    """The one place that decides how attention is computed, (n, q, heads, v)."""
+    if rate == 1:
+        return jnp.broadcast_to(jnp.zeros_like(v[:, :1]), (*q.shape[:3], v.shape[-1]))
+    if mask is None and min(q.shape[1], k.shape[1]) > PLAIN:
+        return tiled_attention(q, k, v, pattern, scale, rate)
+    p = _weights(q, k, pattern, mask, scale)
+    if rate > 0:
+        p = pattern.drop(p, rate, 0, 0)
+    o = jnp.einsum("nhqk,nkhv->nqhv", p.astype(v.dtype), v, preferred_element_type=p.dtype)
+    return o.astype(v.dtype)
+
+
+def _weights(q: Array, k: Array, pattern: Pattern, mask: Array | None, scale: float) -> Array:
     """The plain formula: (n, heads, q, k), in float32 at least."""
-    wide = _wide(q.dtype)
-    scores = jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide)
-    scores = scores * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    wide = wide_dtype(q.dtype)
+    scores = scale * jnp.einsum("nqhd,nkhd->nhqk", q, k, preferred_element_type=wide)
     allowed = pattern.allowed(0, k.shape[1])
     if mask is not None:
         allowed = mask if allowed is None else jnp.logical_and(allowed, mask)
@@ -202,7 +204,9 @@ def _full_mask(
     if mask is None:
         return None
     if jnp.result_type(mask) != jnp.bool_:
-        raise TypeError(f"{where}: mask must be boolean (True = attend), got {jnp.result_type(mask)}")
+        raise TypeError(
+            f"{where}: mask must be boolean (True = attend), got {jnp.result_type(mask)}"
+        )
     wanted = (shape[0], *shape[2:]) if headless else shape
     given = jnp.shape(mask)
     fits = all(a in (1, b) for a, b in zip(given[::-1], wanted[::-1], strict=False))

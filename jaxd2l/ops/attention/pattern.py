@@ -52,21 +52,37 @@ class Pattern(NamedTuple):
             allowed = same if allowed is None else jnp.logical_and(allowed, same)
         return None if allowed is None else allowed[:, None]
 
-    def kept(
-        self, rate: float, row: Array | int, rows: int, column: Array | int, columns: int
-    ) -> Array:
-        """Booleans (n, heads, rows, columns), False with probability `rate`.
+    def some_allowed(self, first: Array | int) -> Array | None:
+        """One boolean, False where surely no query sees a key from `first` on; None: unknown."""
+        some = None
+        if self.limit is not None:
+            some = first < jnp.max(self.limit)
+        if self.query_segments is not None and self.key_segments is not None:
+            (low, high), (least, most) = (
+                (jnp.min(ids, axis=1), jnp.max(ids, axis=1))
+                for ids in (self.query_segments, self.key_segments)
+            )
+            meet = jnp.any(jnp.logical_and(low <= most, least <= high))
+            some = meet if some is None else jnp.logical_and(some, meet)
+        return some
 
-        The one of query i and key j is a function of (key, example, head, i, j) only: a word of
-        the threefry hash of the counter (i, j).
+    def drop(self, p: Array, rate: float, row: Array | int, column: Array | int) -> Array:
+        """The weights (n, heads, q, k), zero with probability `rate` and else over 1 - rate.
+
+        `row` and `column` are the query and the key of the first. Whether that of query i and key j
+        is dropped is a function of (key, example, head, i, j) only: a word of the threefry hash of
+        the counter (i, j).
         """
         assert self.drop_keys is not None
-        i, j = jnp.uint32(row), jnp.uint32(column)
-        i = jnp.broadcast_to((i + jnp.arange(rows, dtype=jnp.uint32))[:, None], (rows, columns))
-        j = jnp.broadcast_to((j + jnp.arange(columns, dtype=jnp.uint32))[None], (rows, columns))
-        counter = jnp.stack([i, j])
+        counters = (
+            jax.lax.broadcasted_iota(jnp.uint32, p.shape[2:], axis)
+            + jnp.asarray(first).astype(jnp.uint32)
+            for axis, first in enumerate((row, column))
+        )
+        counter = jnp.stack(list(counters))
         draw = jax.vmap(jax.vmap(lambda words: threefry_2x32((words[0], words[1]), counter)[0]))
-        return draw(self.drop_keys) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+        kept = draw(self.drop_keys) >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
+        return jnp.where(kept, p / (1 - rate), jnp.zeros_like(p))
 
 
 def _piece(x: Array | None, start: Array | int, size: int) -> Array | None:
