@@ -1,6 +1,6 @@
 """N-grams: their counts, and language models that predict a token from the few before it.
 
-model = NGramModel.fit(codec.encode(corpus), order=4, vocabulary=len(codec))
+model = NGramModel.fit(codec.encode(corpus), order=4, vocabulary=codec.size)
 model.perplexity(codec.encode(held_out))
 codec.decode(model.generate(codec.encode("time "), 100, numpy.random.default_rng(0)))
 """
@@ -16,6 +16,7 @@ from jaxd2l.data.text.vocab import check_indices
 from jaxd2l.geometry import as_int
 
 MAX_ORDER = 4
+_NONE = np.iinfo(np.int64).min  # equal to no code
 Tokens = Sequence[int] | np.ndarray
 
 
@@ -259,8 +260,8 @@ class NGramModel:
             parents, codes = ids[-1][..., :-1], self._levels[k].codes
             wanted = parents * self.vocabulary + tokens[..., k - 1 :]
             at = np.searchsorted(codes, wanted)
-            found = np.append(codes, -1)[at] == wanted  # -1: larger than all
-            ids.append(np.where(found & (parents >= 0), at, -1))
+            found = np.append(codes, _NONE)[at] == wanted
+            ids.append(np.where(found, at, -1))
         return ids
 
     def _probabilities(self, tokens: np.ndarray) -> np.ndarray:
