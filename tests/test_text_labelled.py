@@ -73,6 +73,13 @@ def test_texts_are_cut_and_filled_up():
     assert data.inputs[2, 2] == 1
 
 
+def test_classes_are_sorted():
+    labels = [str(i) for i in (7, 3, 9, 1, 5, 8, 2)]
+    data = labelled_dataset([Example(label, "film") for label in labels], CODEC, 1)
+    assert data.classes == tuple("1235789")
+    assert [data.classes[i] for i in data.targets] == labels
+
+
 @pytest.mark.parametrize("level", ["character", "word", "bpe"])
 def test_every_level_pads_with_the_same_index(level):
     codec = Codec.train(LINES, level, reserved=("<pad>",))
