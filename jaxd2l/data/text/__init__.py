@@ -1,9 +1,11 @@
 """Text: a corpus, its tokens, their vocabulary, and the windows and labelled lines to learn from.
 
-corpus = text.read_text("book.txt")                  # or text.english()
-codec = text.Codec.train(corpus, "character", normalize=True)
-data = text.windows(codec.encode(corpus), steps=32)  # a Dataset, targets shifted by one
-codec.decode(data.inputs[0])
+From a book to batches:
+
+    corpus = text.read_text("book.txt")                  # or text.english()
+    codec = text.Codec.train(corpus, "character", normalize=True)
+    data = text.windows(codec.encode(corpus), steps=32)  # a Dataset, targets shifted by one
+    codec.decode(data.inputs[0])
 """
 
 from jaxd2l.data.text.codec import Codec as Codec
