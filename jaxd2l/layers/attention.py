@@ -75,6 +75,12 @@ class SelfAttention(Layer):
                 f"SelfAttention {self.name!r}: {input_shape[1]} features cannot be divided over "
                 f"{self.heads} heads"
             )
+        if self.rotary is not None and self._head(input_shape)[1] % 2:
+            raise ValueError(
+                f"SelfAttention {self.name!r}: rotary positions take the features of a head in "
+                f"pairs, but {input_shape[1]} features over {self.heads} heads are "
+                f"{self._head(input_shape)[1]} each"
+            )
         return input_shape
 
     def _head(self, input_shape: Shape) -> tuple[int, int]:

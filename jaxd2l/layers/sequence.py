@@ -164,6 +164,14 @@ class SinusoidalPositions(_Positions):
     def __post_init__(self) -> None:
         _check_positions(self)
 
+    def output_shape(self, input_shape: Shape) -> Shape:
+        if _sequence(self, input_shape)[1] % 2:
+            raise ValueError(
+                f"SinusoidalPositions {self.name!r}: sine and cosine take features in pairs, got "
+                f"{input_shape[1]}"
+            )
+        return super().output_shape(input_shape)
+
     def _table(self, params: Params, x: Array) -> Array:
         return positions.sinusoidal_positions(self.length, x.shape[-1], x.dtype)
 
