@@ -1,18 +1,20 @@
-"""Scaled dot-product attention."""
+"""Scaled dot-product attention: the function, its weights, and how it is computed."""
 
 import math
+import numbers
 
 import jax
 import jax.numpy as jnp
 
 from jaxd2l.checks import check_floating, check_rank
+from jaxd2l.ops.attention.fused import fits, fused_attention
 from jaxd2l.ops.attention.pattern import Pattern, make_pattern, with_dropout
 from jaxd2l.ops.attention.tiles import tiled_attention, wide_dtype
 from jaxd2l.ops.softmax import softmax
 
 Array = jax.Array
 
-PLAIN = 256  # up to so many queries or keys the scores are made as one table
+PLAIN = 128  # up to so many queries or keys the scores are made as one table
 
 
 def masked_softmax(scores: Array, mask: Array | None = None) -> Array:
@@ -65,6 +67,12 @@ def dot_product_attention(
     A key is visible if all that is given allows it: `causal`, key j <= i + offset; `lengths`, j
     below the example's length; `segments`, equal ids; `mask`.
 
+    Memory grows linearly with the length, in derivatives too (`tiles`), unless a `mask` is given:
+    then it is quadratic, q x k numbers for each head. Up to 128 queries or keys the plain formula
+    is used. On an NVIDIA GPU cuDNN's fused kernel gives the value, if dtype is bfloat16 or float16,
+    d = v is a multiple of 8 up to 128, and there is no mask, segments, dropout or offset (and
+    causal has q = k); derivatives are those of the tiles.
+
     Shapes:
       query: (n, q, [heads,] d); key: (n, k, [heads,] d); value: (n, k, [heads,] v).
       lengths: (n,), integers, how many keys are valid.
@@ -98,8 +106,21 @@ def dot_product_attention(
     pattern = make_pattern(shape, causal, lengths, segments, offset, where)
     pattern, rate = with_dropout(pattern, dropout, dropout_key, examples, shape, where)
     table = _full_mask(mask, shape, query.ndim == 3, where)
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-    o = _attend(q, k, v, pattern, table, scale, rate)
+    factor = _factor(scale, query.shape[-1], where)
+    at_start = isinstance(offset, int) and offset == 0 and (not causal or shape[2] == shape[3])
+    if rate == 1:
+        o = jnp.broadcast_to(jnp.zeros_like(v[:, :1]), (*q.shape[:3], v.shape[-1]))
+    elif mask is None and segments is None and rate == 0 and at_start and fits(q, v):
+        valid = None if lengths is None else jnp.clip(jnp.asarray(lengths), 0, shape[3])
+        valid = None if valid is None else valid.astype(jnp.int32)
+        o = fused_attention(causal, factor, q, k, v, valid, pattern)
+    elif mask is None and min(shape[2:]) > PLAIN:
+        o = tiled_attention(q, k, v, pattern, factor, rate)
+    else:
+        p = _weights(q, k, pattern, table, factor)
+        p = p if rate == 0 else pattern.drop(p, rate, 0, 0)
+        o = jnp.einsum("nhqk,nkhv->nqhv", p.astype(v.dtype), v, preferred_element_type=p.dtype)
+        o = o.astype(v.dtype)
     return o[:, :, 0] if query.ndim == 3 else o
 
 
@@ -138,24 +159,8 @@ def attention_weights(
     shape = _scores_shape(q, k)
     pattern = make_pattern(shape, causal, lengths, segments, offset, where)
     table = _full_mask(mask, shape, query.ndim == 3, where)
-    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
-    p = _weights(q, k, pattern, table, scale).astype(query.dtype)
+    p = _weights(q, k, pattern, table, _factor(scale, query.shape[-1], where)).astype(query.dtype)
     return p[:, 0] if query.ndim == 3 else p
-
-
-def _attend(
-    q: Array, k: Array, v: Array, pattern: Pattern, mask: Array | None, scale: float, rate: float
-) -> Array:
-    """The one place that decides how attention is computed, (n, q, heads, v)."""
-    if rate == 1:
-        return jnp.broadcast_to(jnp.zeros_like(v[:, :1]), (*q.shape[:3], v.shape[-1]))
-    if mask is None and min(q.shape[1], k.shape[1]) > PLAIN:
-        return tiled_attention(q, k, v, pattern, scale, rate)
-    p = _weights(q, k, pattern, mask, scale)
-    if rate > 0:
-        p = pattern.drop(p, rate, 0, 0)
-    o = jnp.einsum("nhqk,nkhv->nqhv", p.astype(v.dtype), v, preferred_element_type=p.dtype)
-    return o.astype(v.dtype)
 
 
 def _weights(q: Array, k: Array, pattern: Pattern, mask: Array | None, scale: float) -> Array:
@@ -166,6 +171,14 @@ def _weights(q: Array, k: Array, pattern: Pattern, mask: Array | None, scale: fl
     if mask is not None:
         allowed = mask if allowed is None else jnp.logical_and(allowed, mask)
     return softmax(scores, where=allowed)
+
+
+def _factor(scale: float | None, d: int, where: str) -> float:
+    if scale is None:
+        return 1 / math.sqrt(d)
+    if isinstance(scale, bool) or not isinstance(scale, numbers.Real):
+        raise TypeError(f"{where}: scale must be a Python number, got {type(scale).__name__}")
+    return float(scale)
 
 
 def _scores_shape(q: Array, k: Array) -> tuple[int, int, int, int]:

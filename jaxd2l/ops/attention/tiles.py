@@ -22,7 +22,7 @@ from jaxd2l.ops.attention.pattern import Pattern
 Array = jax.Array
 
 
-class _Settings(NamedTuple):
+class Settings(NamedTuple):
     """What is static: sizes of a tile, factor of the scores, fraction dropped."""
 
     queries: int
@@ -46,25 +46,38 @@ def tiled_attention(
     q: Array, k: Array, v: Array, pattern: Pattern, scale: float, rate: float
 ) -> Array:
     """Attention, (n, q, heads, d) x (n, k, heads, d) x (n, k, heads, v) -> (n, q, heads, v)."""
+    settings, pattern = prepare(q, k, pattern, scale, rate)
+    rows, columns = settings.queries, settings.keys
+    o, _ = attend(settings, pad(q, rows), pad(k, columns), pad(v, columns), pattern)
+    return o[:, : q.shape[1]]
+
+
+def prepare(
+    q: Array, k: Array, pattern: Pattern, scale: float, rate: float
+) -> tuple[Settings, Pattern]:
+    """The tiles for such arrays, and the pattern for arrays filled up to whole tiles."""
     queries, keys = q.shape[1], k.shape[1]
-    settings = _Settings(tile_size(queries), tile_size(keys), scale, rate)
-    more_queries, more_keys = -queries % settings.queries, -keys % settings.keys
+    settings = Settings(tile_size(queries), tile_size(keys), scale, rate)
     limit = pattern.limit
-    if more_keys:
+    if keys % settings.keys:
         limit = jnp.full((q.shape[0], queries), keys, jnp.int32) if limit is None else limit
         limit = jnp.minimum(limit, keys)
-    pattern = pattern._replace(
-        limit=None if limit is None else _pad(limit, more_queries),  # 0: they see nothing
-        query_segments=_pad(pattern.query_segments, more_queries, "edge"),
-        key_segments=_pad(pattern.key_segments, more_keys, "edge"),
+    return settings, pattern._replace(
+        limit=pad(limit, settings.queries),  # with 0: queries that see nothing
+        query_segments=pad(pattern.query_segments, settings.queries, "edge"),
+        key_segments=pad(pattern.key_segments, settings.keys, "edge"),
     )
-    o, _ = attend(settings, _pad(q, more_queries), _pad(k, more_keys), _pad(v, more_keys), pattern)
-    return o[:, :queries]
+
+
+def pad(x: Any, size: int, mode: str = "constant") -> Any:
+    """`x` filled up along axis 1 to a multiple of `size`."""
+    more = 0 if x is None else -x.shape[1] % size
+    return jnp.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2), mode=mode) if more else x
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def attend(
-    settings: _Settings, q: Array, k: Array, v: Array, pattern: Pattern
+    settings: Settings, q: Array, k: Array, v: Array, pattern: Pattern
 ) -> tuple[Array, Array]:
     """The output (n, q, heads, v) and log sum_j exp(s_ij) in tiles (tiles, n, heads, queries).
 
@@ -112,14 +125,14 @@ def attend(
 
 
 @attend.defjvp
-def _attend_jvp(settings: _Settings, primals: Any, tangents: Any) -> Any:
+def _attend_jvp(settings: Settings, primals: Any, tangents: Any) -> Any:
     q, k, v, pattern = primals
     o, log_sum = attend(settings, q, k, v, pattern)
     return (o, log_sum), tangent(settings, q, k, v, pattern, o, log_sum, *tangents[:3])
 
 
 def tangent(
-    settings: _Settings, q: Array, k: Array, v: Array, pattern: Pattern, o: Array, log_sum: Array,
+    settings: Settings, q: Array, k: Array, v: Array, pattern: Pattern, o: Array, log_sum: Array,
     dq: Array, dk: Array, dv: Array,
 ) -> tuple[Array, Array]:  # fmt: skip
     """The tangents of `attend`, linear in dq, dk, dv.
@@ -166,7 +179,7 @@ def tangent(
 class _Tile:
     """Tile j of the keys for the queries of tile i, whose part of the pattern is `rows`."""
 
-    def __init__(self, settings: _Settings, rows: Pattern, i: Array, j: Array) -> None:
+    def __init__(self, settings: Settings, rows: Pattern, i: Array, j: Array) -> None:
         self.settings, self.row, self.column = settings, i * settings.queries, j * settings.keys
         self.pattern = rows.columns(self.column, settings.keys)
 
@@ -206,10 +219,3 @@ def _join(x: Array) -> Array:
 
 def _count(pieces: Array) -> Array:
     return jnp.arange(pieces.shape[0], dtype=jnp.int32)
-
-
-def _pad(x: Any, more: int, mode: str = "constant") -> Any:
-    """`more` entries behind those of axis 1."""
-    if x is None or not more:
-        return x
-    return jnp.pad(x, [(0, 0), (0, more)] + [(0, 0)] * (x.ndim - 2), mode=mode)
