@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         "files",
         metavar="FILE",
         nargs="+",
-        help="image files (resized to the input), or for a network of texts files of one text a line",
+        help="image files (resized to the input); for a network of texts, files of one text a line",
     )
     add.add_argument("--json", action="store_true", help="one JSON object per image or text")
     add.set_defaults(run=commands.predict)

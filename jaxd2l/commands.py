@@ -430,6 +430,7 @@ def predict(arguments: argparse.Namespace) -> int:
 def generate(arguments: argparse.Namespace) -> int:
     """Go on with a prompt by a trained language model."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
 
     from jaxd2l import generation, train
@@ -448,7 +449,7 @@ def generate(arguments: argparse.Namespace) -> int:
         net,
         params,
         state,
-        np.tile(tokens, (arguments.samples, 1)),
+        jnp.tile(jnp.asarray(tokens), (arguments.samples, 1)),
         arguments.length,
         key=jax.random.key(arguments.seed),
         temperature=arguments.temperature,

@@ -232,6 +232,11 @@ def fit(
     _check_labels(model, names, train, test)
     batches = Batches(train, batch_size, seed, shuffle=not carry)
     padded = len(batches) * batch_size != len(train)
+    if carry and padded:
+        raise ValueError(
+            f"fit: with carry=True every batch goes on where the one before ended, so batches of "
+            f"{batch_size} must divide the {len(train)} examples; see data.text.adjacent"
+        )
     step = make_step(model, loss, optimizer, names, padded=padded)
     evaluate_batch = make_evaluate(model, loss, names) if test is not None else None
     shape = train.inputs.shape[1:]

@@ -91,6 +91,8 @@ def make_run(
         transformation = optimizer(**hyper)
         check_optimizer(transformation, "run")
         padded = steps * size != n
+        if carry and padded:
+            raise ValueError(f"run: with carry=True batches of {size} must divide the {n} examples")
         update = make_update(model, loss, transformation, names, padded=padded)
         place = jnp.arange(steps * size).reshape(steps, size)
 

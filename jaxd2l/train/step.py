@@ -173,8 +173,7 @@ def zero_carry(model: Any, params: Any, rows: int, input_shape: Any) -> Any:
     if not isinstance(model, Layer):
         raise TypeError(f"carry=True needs a network, got {type(model).__name__}")
     dtypes = [a.dtype for a in jax.tree.leaves(params) if jnp.issubdtype(a.dtype, jnp.floating)]
-    shape = jax.ShapeDtypeStruct((rows, *input_shape), jnp.int32)
-    zeros = jnp.zeros(shape.shape, shape.dtype)
+    zeros = jnp.zeros((rows, *input_shape), jnp.int32)
     carry = layers.initial_carry(model, zeros, dtype=dtypes[0] if dtypes else jnp.float32)
     if not carry:
         raise ValueError("carry=True: no layer of the network has a carry")
@@ -253,7 +252,7 @@ def make_update(
 
         def objective(params: Any) -> tuple[Array, Any]:
             real, carry = mask if padded else None, None
-            if train.carry is None:
+            if train.carry is None or not isinstance(model, Layer):
                 outputs, state = functions.apply(
                     params, train.state, inputs, key=key, train=True, mask=real
                 )
