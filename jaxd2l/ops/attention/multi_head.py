@@ -197,8 +197,9 @@ def _check_shapes(query: Array, key: Array, value: Array, weights: HeadWeights, 
         )
     if weights.output.shape[:-1] != weights.value.shape[1:]:
         raise ValueError(
-            f"{where}: weights.output must have shape (*{weights.value.shape[1:]}, o) for "
-            f"weights.value of shape {weights.value.shape}, got {weights.output.shape}"
+            f"{where}: weights.output must have shape ({weights.value.shape[1]}, "
+            f"{weights.value.shape[2]}, o) for weights.value of shape {weights.value.shape}, "
+            f"got {weights.output.shape}"
         )
 
 
