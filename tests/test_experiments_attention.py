@@ -64,6 +64,7 @@ def test_a_wide_kernel_can_fall_to_average_pooling(load):
     assert learn(start + 0.5) > 2
 
 
+@pytest.mark.slow
 def test_attention_maps(load, tmp_path, capsys):
     module = load("attention_maps")
     module.main(["--seeds", "2", "--steps", "150", "--out", str(tmp_path)])
