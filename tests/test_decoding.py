@@ -41,7 +41,7 @@ def order(logits):
 # Filters
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(-12, 12), min_size=5, max_size=5),
     st.none() | st.integers(1, 7),
@@ -57,7 +57,7 @@ def test_filters_equal_brute_force(wholes, top_k, top_p):
         if top_p not in (None, 1.0):
             count = next((i for i in range(1, count) if p[:i].sum() >= top_p + slack), count)
         wanted.append(sorted(likely[:count]))
-    found = filter_logits(jnp.asarray(logits), top_k=top_k, top_p=top_p)
+    found = decoding.filter_logits(jnp.asarray(logits), top_k=top_k, top_p=top_p)
     assert kept(found) in wanted
     np.testing.assert_array_equal(found[np.array(kept(found))], logits[kept(found)])
 
@@ -111,36 +111,43 @@ SETTINGS = [
 ]
 
 
+def all_settings(settings):
+    """One compiled program that chooses with each of the settings."""
+    return jax.jit(
+        lambda key, logits: [decoding.choose_token(key, logits, **options) for options in settings]
+    )
+
+
 @pytest.mark.smoke
-@pytest.mark.parametrize("options", SETTINGS)
-def test_frequencies_are_the_renormalised_probabilities(options, key):
+def test_frequencies_are_the_renormalised_probabilities(key):
     rows = jnp.broadcast_to(log(P[0]), (DRAWS, 4))
-    found = np.bincount(choose_token(key, rows, **options), minlength=4)
-    p = probabilities(np.log(P[0]), options.get("temperature", 1.0))
-    likely = order(p)[: options.get("top_k", 4)]
-    p = np.where(np.isin(range(4), likely), p, 0) / p[likely].sum()
-    before = np.cumsum(p[likely]) - p[likely]
-    likely = np.array(likely)[before < options.get("top_p", 1.0)]
-    wanted = np.where(np.isin(range(4), likely), p, 0) / p[likely].sum()
-    assert found[wanted == 0].sum() == 0
-    if len(likely) > 1:
-        f = found[likely], DRAWS * wanted[likely]
-        assert stats.chisquare(*f).pvalue > 0.001
+    for options, tokens in zip(SETTINGS, all_settings(SETTINGS)(key, rows), strict=True):
+        found = np.bincount(tokens, minlength=4)
+        p = probabilities(np.log(P[0]), options.get("temperature", 1.0))
+        likely = np.array(order(p)[: options.get("top_k", 4)])
+        p = np.where(np.isin(range(4), likely), p, 0) / p[likely].sum()
+        before = np.cumsum(p[likely]) - p[likely]
+        likely = likely[before < options.get("top_p", 1.0)]
+        assert found.sum() == found[likely].sum() == DRAWS
+        wanted = DRAWS * p[likely] / p[likely].sum()
+        assert len(likely) == {0.65: 2, 0.7: 2}.get(options.get("top_p"), options.get("top_k", 4))
+        assert stats.chisquare(found[likely], wanted).pvalue > 0.001, options
 
 
 def test_a_temperature_near_0_and_narrow_filters_are_greedy(key):
     logits = jnp.asarray(np.random.RandomState(1).randn(50, 12), jnp.float32)
     wanted = logits.argmax(1)
-    assert choose_token(None, logits, temperature=0).dtype == jnp.int32
-    for options in (
+    settings = [
         {"temperature": 0},
         {"temperature": 0.0, "top_k": 5, "top_p": 0.9},
         {"temperature": 1e-4},
-        {"temperature": 1e-45},
+        {"temperature": 1e-45},  # its reciprocal is infinite
         {"top_k": 1, "temperature": 50.0},
         {"top_p": 1e-9},
-    ):
-        np.testing.assert_array_equal(choose_token(key, logits, **options), wanted)
+    ]
+    for found in all_settings(settings)(key, logits):
+        assert found.dtype == jnp.int32
+        np.testing.assert_array_equal(found, wanted)
     assert choose_token(None, jnp.zeros((2, 3)), temperature=0).tolist() == [0, 0]
     # a high temperature: nearly uniform
     rows = jnp.broadcast_to(logits[0], (6000, 12))
@@ -151,12 +158,11 @@ def test_a_temperature_near_0_and_narrow_filters_are_greedy(key):
 def test_a_row_depends_on_its_own_key_alone(key):
     logits = jnp.asarray(np.random.RandomState(2).randn(8, 6), jnp.float32)
     whole = choose_token(key, logits)
-    for rows in (np.array([5]), np.array([6, 1, 3])):
-        found = choose_token(key, logits[rows], examples=jnp.asarray(rows))
-        np.testing.assert_array_equal(found, whole[rows])
+    rows = np.array([6, 1, 3])
+    found = choose_token(key, logits[rows], examples=jnp.asarray(rows))
+    np.testing.assert_array_equal(found, whole[rows])
     other = choose_token(jax.random.key(1), logits)
     assert (np.asarray(other) != np.asarray(whole)).any()
-    assert len(set(choose_token(key, jnp.zeros((64, 1000))).tolist())) > 40  # not one draw for all
 
 
 def test_four_devices_draw_what_one_draws(key):
@@ -174,25 +180,22 @@ def test_four_devices_draw_what_one_draws(key):
 
 
 def test_jit_vmap_and_scan_with_a_traced_temperature(key, strict_promotion):
-    logits = jnp.asarray(np.random.RandomState(4).randn(4, 3, 7), jnp.float32)
-    keys = jax.random.split(key, 4)
-    t = jnp.array([0.0, 0.3, 1.0, 2.0])
+    logits = jnp.asarray(np.random.RandomState(4).randn(2, 3, 7), jnp.float32)
+    keys = jax.random.split(key, 2)
+    t = jnp.array([0.0, 0.7])
 
     def choose(key, logits, temperature):
-        return choose_traced(key, logits, temperature=temperature, top_k=5, top_p=0.9)
+        return decoding.choose_token(key, logits, temperature=temperature, top_k=5, top_p=0.9)
 
-    wanted = np.stack(
-        [
-            decoding.choose_token(keys[i], logits[i], temperature=float(t[i]), top_k=5, top_p=0.9)
-            for i in range(4)
-        ]
-    )
-    np.testing.assert_array_equal(jax.jit(jax.vmap(choose))(keys, logits, t), wanted)
+    @jax.jit
+    def everything(keys, logits, t):
+        mapped = jax.vmap(choose)(keys, logits, t)
+        scanned = jax.lax.scan(lambda carry, xs: (carry, choose(*xs)), 0, (keys, logits, t))[1]
+        return mapped, scanned, [choose(keys[i], logits[i], [0.0, 0.7][i]) for i in range(2)]
 
-    def step(carry, xs):
-        return carry, choose(*xs)
-
-    np.testing.assert_array_equal(jax.lax.scan(step, 0, (keys, logits, t))[1], wanted)
+    mapped, scanned, wanted = everything(keys, logits, t)
+    np.testing.assert_array_equal(mapped, wanted)
+    np.testing.assert_array_equal(scanned, wanted)
     np.testing.assert_array_equal(wanted[0], logits[0].argmax(1))
 
 
@@ -200,13 +203,14 @@ def test_rows_without_a_token_give_minus_1_and_go_on_to_do_so(key):
     nan, inf = jnp.nan, jnp.inf
     rows = jnp.array([[0.0, nan], [inf, 0.0], [-inf, -inf], [-inf, 0.0]])
     wanted = [NO_TOKEN, NO_TOKEN, NO_TOKEN, 1]
-    for options in ({}, {"temperature": 0}, {"top_k": 1}, {"top_p": 0.5}):
-        assert choose_token(key, rows, **options).tolist() == wanted
+    settings = [{}, {"temperature": 0}, {"top_k": 1}, {"top_p": 0.5}]
+    for found in all_settings(settings)(key, rows):
+        assert found.tolist() == wanted
     good = jnp.zeros((1, 4))
     for t in (-1.0, nan, inf):
         assert choose_traced(key, good, temperature=jnp.float32(t)).tolist() == [NO_TOKEN]
     after = linear.embedding(jnp.array([NO_TOKEN]), jnp.ones((4, 4)))
-    assert choose_token(key, after).tolist() == [NO_TOKEN]
+    assert choose_traced(key, after).tolist() == [NO_TOKEN]
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
