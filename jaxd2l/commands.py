@@ -323,7 +323,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         settings |= {"hold_out": arguments.hold_out}
     settings = {"size": None, "channels": None, **settings}
     classes = meta.get("classes")
-    parts = _load_data(settings, stored_codec(meta), classes and tuple(classes))
+    parts = _load_data(settings, _stored_codec(meta), classes and tuple(classes))
     part = parts.test if parts.test is not None else parts.train
     shape = tuple(meta["input_shape"])
     if part.inputs.shape[1:] != shape:
@@ -387,7 +387,7 @@ def _print_classes(report: dict[str, Any]) -> None:
         print(f"{name:<{wide}}" + "".join(f"  {n:>{cell},}" for n in row))
 
 
-def stored_codec(meta: dict[str, Any]) -> Any:
+def _stored_codec(meta: dict[str, Any]) -> Any:
     """The codec of the text that a network was trained on, or None."""
     from jaxd2l.data import text
 
@@ -404,7 +404,7 @@ def predict(arguments: argparse.Namespace) -> int:
     from jaxd2l.ops.softmax import softmax
 
     net, params, state, meta = train.load(arguments.checkpoint)
-    shape, classes, codec = tuple(meta["input_shape"]), meta.get("classes"), stored_codec(meta)
+    shape, classes, codec = tuple(meta["input_shape"]), meta.get("classes"), _stored_codec(meta)
     if classes is None or (codec is None and len(shape) != 3):
         raise Refused(f"{arguments.checkpoint}: predict needs a network that classifies")
     if codec is None:
@@ -436,7 +436,7 @@ def generate(arguments: argparse.Namespace) -> int:
     from jaxd2l import generation, train
 
     net, params, state, meta = train.load(arguments.checkpoint)
-    codec = stored_codec(meta)
+    codec = _stored_codec(meta)
     if codec is None or meta.get("settings", {}).get("task") != "language":
         raise Refused(f"{arguments.checkpoint}: generate needs a language model of jaxd2l train")
     tokens = codec.encode(arguments.prompt)

@@ -82,6 +82,14 @@ def load_labelled(
 
     Raises:
       ValueError: no path, too few lines, or what `text.read_labelled` refuses.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> file = pathlib.Path(tempfile.mkdtemp()) / "reviews.tsv"
+      >>> _ = file.write_text("good\\ta fine film\\nbad\\ta dull film\\n" * 5)
+      >>> parts = load_labelled(file, "word", length=8)
+      >>> len(parts.train), len(parts.test), parts.train.classes
+      (8, 2, ('bad', 'good'))
     """
     if path is None:
         raise ValueError("a text classifier needs --data FILE, lines of label<TAB>text")

@@ -70,6 +70,7 @@ NEED_FILES = {  # mean nothing without files or a terminal: see their tests and 
     "jaxd2l.checkpoint.folder.steps",
     "jaxd2l.cli.main",
     "jaxd2l.commands.evaluate",
+    "jaxd2l.commands.generate",
     "jaxd2l.commands.models",
     "jaxd2l.commands.predict",
     "jaxd2l.commands.summary",

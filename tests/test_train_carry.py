@@ -80,7 +80,7 @@ def test_the_carry_matters(result):
 
 def test_a_run_taken_up_in_the_middle_of_an_epoch_ends_in_the_same_bits(result, tmp_path):
     fit(tmp_path, save_every=5, keep_last=100)
-    first, middle, *later = sorted(tmp_path.glob("step_*"))
+    _, middle, *later = sorted(tmp_path.glob("step_*"))
     assert middle.name == "step_00000010.safetensors"  # an epoch has 16
     assert np.abs(checkpoint.load_flat(middle)["carry/gru1/hidden"]).max() > 0
     for file in later:

@@ -129,7 +129,7 @@ def gpt(
     Example:
       >>> from jaxd2l import summarize
       >>> summarize(gpt(), (128,)).parameters
-      211804
+      211868
     """
     if positions not in POSITIONS:
         raise ValueError(f"gpt: positions must be one of {POSITIONS}, got {positions!r}")
