@@ -66,7 +66,7 @@ def rnn_cell(
     """
     check_activation(activation, "rnn_cell")
     h = prepare(x, weights, carry, 1, "rnn_cell")
-    return rnn_step(project(x, weights), h, weights, activation)
+    return rnn_step(project(x, weights), h, weights, activation)[0]
 
 
 def gru_cell(
@@ -97,7 +97,7 @@ def gru_cell(
       [[0.25]]
     """
     h = prepare(x, weights, carry, 3, "gru_cell", recurrent_bias=reset_after)
-    return gru_step(project(x, weights), h, weights, reset_after)
+    return gru_step(project(x, weights), h, weights, reset_after)[0]
 
 
 def lstm_cell(x: Array, weights: Weights, carry: LSTMCarry | None = None) -> LSTMCarry:
@@ -126,36 +126,41 @@ def lstm_cell(x: Array, weights: Weights, carry: LSTMCarry | None = None) -> LST
       [[0.5]]
     """
     state = prepare(x, weights, carry, 4, "lstm_cell")
-    return lstm_step(project(x, weights), state, weights)
+    return lstm_step(project(x, weights), state, weights)[0]
 
 
-def rnn_step(xp: Array, h: Array, weights: Weights, activation: str) -> Array:
+def rnn_step(xp: Array, h: Array, weights: Weights, activation: str) -> tuple[Array, None]:
     """`rnn_cell` of an input that is projected already."""
-    return ACTIVATIONS[activation](xp + jnp.matmul(h, weights.recurrent_kernel))
+    return ACTIVATIONS[activation](xp + jnp.matmul(h, weights.recurrent_kernel)), None
 
 
-def gru_step(xp: Array, h: Array, weights: Weights, reset_after: bool) -> Array:
-    """`gru_cell` of an input that is projected already."""
-    width = h.shape[-1]
-    gates, candidate = xp[..., : 2 * width], xp[..., 2 * width :]
+def gru_step(xp: Array, h: Array, weights: Weights, reset_after: bool) -> tuple[Array, Array]:
+    """`gru_cell` of an input that is projected already; and the reset gate."""
+    gates = 2 * h.shape[-1]
     kernel = weights.recurrent_kernel
-    r, z = jnp.split(jax.nn.sigmoid(gates + jnp.matmul(h, kernel[:, : 2 * width])), 2, axis=-1)
+    pre = xp[..., :gates] + jnp.matmul(h, kernel[:, :gates])
+    r, z = jnp.split(jax.nn.sigmoid(pre), 2, axis=-1)
     if reset_after:
-        inner = jnp.matmul(h, kernel[:, 2 * width :])
-        if weights.recurrent_bias is not None:
-            inner = inner + weights.recurrent_bias[None]
-        c = jnp.tanh(candidate + r * inner)
+        inner = r * recurrent_candidate(h, weights, gates)
     else:
-        c = jnp.tanh(candidate + jnp.matmul(r * h, kernel[:, 2 * width :]))
-    return z * h + (1 - z) * c
+        inner = recurrent_candidate(r * h, weights, gates)
+    return z * h + (1 - z) * jnp.tanh(xp[..., gates:] + inner), r
 
 
-def lstm_step(xp: Array, carry: LSTMCarry, weights: Weights) -> LSTMCarry:
+def recurrent_candidate(h: Array, weights: Weights, gates: int) -> Array:
+    """What a state (..., h) adds to a GRU's candidate, whose columns begin at `gates`."""
+    inner = jnp.matmul(h, weights.recurrent_kernel[:, gates:])
+    if weights.recurrent_bias is None:
+        return inner
+    return inner + jnp.reshape(weights.recurrent_bias, (1,) * (inner.ndim - 1) + (-1,))
+
+
+def lstm_step(xp: Array, carry: LSTMCarry, weights: Weights) -> tuple[LSTMCarry, None]:
     """`lstm_cell` of an input that is projected already."""
     pre = xp + jnp.matmul(carry.hidden, weights.recurrent_kernel)
     i, f, g, o = jnp.split(pre, 4, axis=-1)
     cell = jax.nn.sigmoid(f) * carry.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return LSTMCarry(jax.nn.sigmoid(o) * jnp.tanh(cell), cell)
+    return LSTMCarry(jax.nn.sigmoid(o) * jnp.tanh(cell), cell), None
 
 
 def project(x: Array, weights: Weights) -> Array:
@@ -163,22 +168,26 @@ def project(x: Array, weights: Weights) -> Array:
     return dense(x, weights.input_kernel, weights.bias)
 
 
+def zeros_beside(x: Array, row: Array) -> Array:
+    """Zeros of the shape of x, the last axis as long as `row`, which varies as both do.
+
+    Made from both, because under `shard_map` and explicit shardings the first carry of a scan has
+    to vary as the later ones will.
+    """
+    none = jnp.zeros_like(x[..., :1]).sum(axis=-1, keepdims=True)
+    return none + jnp.reshape(jnp.zeros_like(row), (1,) * (x.ndim - 1) + (-1,))
+
+
 def prepare(
     x: Array, weights: Weights, carry: Any, gates: int, where: str, *, recurrent_bias: bool = False
 ) -> Any:
-    """The first carry, from arguments that have been checked: what was given, or zeros.
-
-    Zeros are made from x and the weights, so that they vary over devices and carry shardings as the
-    later carries will.
-    """
+    """Check the arguments of one step, x (n, d); the carry that was given, or zeros."""
     check_floating(x, f"{where}: x")
-    timeless = where.endswith("_cell")
-    check_rank(x, 2 if timeless else 3, f"{where}: x", "(n, d)" if timeless else "(n, t, d)")
+    check_rank(x, 2, f"{where}: x", "(n, d)")
     check_weights(weights, x.shape[-1], gates, where, recurrent_bias=recurrent_bias)
-    n, h = x.shape[0], weights.recurrent_kernel.shape[0]
+    h = weights.recurrent_kernel.shape[0]
     if carry is None:
-        first = jnp.zeros_like(x.reshape(n, -1)[:, :1]).sum(axis=1, keepdims=True)
-        zeros = first + jnp.zeros_like(weights.recurrent_kernel[:1, :h])
+        zeros = zeros_beside(x, weights.recurrent_kernel[:1, :h])
         return LSTMCarry(zeros, zeros) if gates == 4 else zeros
     if gates == 4:
         if not isinstance(carry, tuple) or len(carry) != 2:
@@ -186,11 +195,11 @@ def prepare(
                 f"{where}: carry must be an LSTMCarry(hidden, cell), got {type(carry).__name__}"
             )
         carry = LSTMCarry(*carry)
-    parts = carry._asdict() if gates == 4 else {"carry": carry}
-    for name, part in parts.items():
-        if tuple(jnp.shape(part)) != (n, h):
+    for name, part in carry._asdict().items() if gates == 4 else [("carry", carry)]:
+        if tuple(jnp.shape(part)) != (x.shape[0], h):
             raise ValueError(
-                f"{where}: {name} must have shape (n, h) = {(n, h)}, got {tuple(jnp.shape(part))}"
+                f"{where}: {name} must have shape (n, h) = {(x.shape[0], h)}, "
+                f"got {tuple(jnp.shape(part))}"
             )
     return carry
 

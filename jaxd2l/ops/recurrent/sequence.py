@@ -1,13 +1,12 @@
-"""RNN, GRU and LSTM over whole sequences: inputs projected by one product, then a scan of steps."""
+"""RNN, GRU and LSTM over whole sequences."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxd2l.checks import check_integer
+from jaxd2l.checks import check_integer, check_rank
 from jaxd2l.ops.recurrent.cells import (
     LSTMCarry,
     Weights,
@@ -15,9 +14,9 @@ from jaxd2l.ops.recurrent.cells import (
     gru_step,
     lstm_step,
     prepare,
-    project,
     rnn_step,
 )
+from jaxd2l.ops.recurrent.scan import Cell, fold_gru, fold_plain, over_time
 
 Array = jax.Array
 
@@ -60,9 +59,9 @@ def rnn(
       [1. 3. 6.] [[6.]]
     """
     check_activation(activation, "rnn")
-    first = prepare(x, weights, carry, 1, "rnn")
-    step = partial(rnn_step, activation=activation)
-    return _scan(step, x, weights, first, lengths, reverse, unroll, "rnn")
+    first = _first(x, weights, carry, 1, "rnn")
+    cell = Cell(partial(rnn_step, activation=activation), fold_plain)
+    return over_time(cell, x, weights, first, _valid(lengths, x, "rnn"), reverse, unroll)
 
 
 def gru(
@@ -98,9 +97,10 @@ def gru(
       >>> print(y.ravel(), carry)
       [0.5   0.25  0.125] [[0.125]]
     """
-    first = prepare(x, weights, carry, 3, "gru", recurrent_bias=reset_after)
-    step = partial(gru_step, reset_after=reset_after)
-    return _scan(step, x, weights, first, lengths, reverse, unroll, "gru")
+    first = _first(x, weights, carry, 3, "gru", recurrent_bias=reset_after)
+    fold = partial(fold_gru, reset_after=reset_after)
+    cell = Cell(partial(gru_step, reset_after=reset_after), fold)
+    return over_time(cell, x, weights, first, _valid(lengths, x, "gru"), reverse, unroll)
 
 
 def lstm(
@@ -136,42 +136,26 @@ def lstm(
       >>> print(lstm(jnp.zeros((1, 3, 1)), w, carry)[1].cell)
       [[0.125]]
     """
-    first = prepare(x, weights, carry, 4, "lstm")
-    return _scan(lstm_step, x, weights, first, lengths, reverse, unroll, "lstm")
+    first = _first(x, weights, carry, 4, "lstm")
+    cell = Cell(lstm_step, fold_plain)
+    return over_time(cell, x, weights, first, _valid(lengths, x, "lstm"), reverse, unroll)
 
 
-def _scan(
-    step: Callable[..., Any],
-    x: Array,
-    weights: Weights,
-    carry: Any,
-    lengths: Array | None,
-    reverse: bool,
-    unroll: int,
-    where: str,
-) -> tuple[Array, Any]:
-    valid = None
-    if lengths is not None:
-        valid = _valid(lengths, x.shape[0], x.shape[1], where)  # (n, t)
-        x = jnp.where(valid[:, :, None], x, jnp.zeros_like(x))  # or NaN in padding would spread
-        valid = valid.T[:, :, None]  # (t, n, 1)
-
-    def body(carry: Any, inputs: Any) -> tuple[Any, Array]:
-        xp, ok = inputs
-        new = step(xp, carry, weights)
-        hidden = new.hidden if isinstance(new, LSTMCarry) else new
-        if ok is None:
-            return new, hidden
-        new = jax.tree.map(lambda a, b: jnp.where(ok, a, b), new, carry)
-        return new, jnp.where(ok, hidden, jnp.zeros_like(hidden))
-
-    xp = jnp.swapaxes(project(x, weights), 0, 1)  # (t, n, g*h)
-    last, y = jax.lax.scan(body, carry, (xp, valid), reverse=reverse, unroll=unroll)
-    return jnp.swapaxes(y, 0, 1), last
+def _first(
+    x: Array, weights: Weights, carry: Any, gates: int, where: str, *, recurrent_bias: bool = False
+) -> Any:
+    """Check the arguments of a layer; the carry to begin with."""
+    check_rank(x, 3, f"{where}: x", "(n, t, d)")
+    # Not x[:, 0], which a sequence of no steps has not.
+    step = jnp.zeros_like(x[:, :1]).sum(axis=1)
+    return prepare(step, weights, carry, gates, where, recurrent_bias=recurrent_bias)
 
 
-def _valid(lengths: Array, n: int, t: int, where: str) -> Array:
+def _valid(lengths: Array | None, x: Array, where: str) -> Array | None:
     """True where a row has not ended yet: (n, t)."""
+    if lengths is None:
+        return None
+    n, t = x.shape[:2]
     check_integer(lengths, f"{where}: lengths")
     lengths = jnp.asarray(lengths)
     if lengths.shape != (n,):
