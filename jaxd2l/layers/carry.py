@@ -16,7 +16,14 @@ from jaxd2l.geometry import as_int
 from jaxd2l.layers.composites import Padded, Parallel, Repeat, Serial, Split, Tied
 from jaxd2l.layers.core import Array, Layer, Params, Shape, State
 from jaxd2l.layers.run import run
-from jaxd2l.layers.shapes import check_network, inner_path, shape_of, split_shape, where_raised
+from jaxd2l.layers.shapes import (
+    array_paths,
+    check_network,
+    inner_path,
+    shape_of,
+    split_shape,
+    where_raised,
+)
 
 Carry = dict[str, Any]
 
@@ -46,10 +53,12 @@ def initial_carry(
     check_network(net)
     if length is not None:
         length = as_int(length, "initial_carry: length", 1)
-    if jnp.ndim(x) < 2:
-        raise ValueError(f"initial_carry: x must be a batch (n, t, ...), got shape {jnp.shape(x)}")
-    declared = _declared(net, (), tuple(x.shape[1:]), length, jnp.dtype(dtype))
-    zero = jnp.zeros_like(jnp.asarray(x)[(slice(None), *([0] * (x.ndim - 1)))])  # (n,)
+    x = jnp.asarray(x)
+    if x.ndim < 2:
+        raise ValueError(f"initial_carry: x must be a batch (n, t, ...), got shape {x.shape}")
+    shape_of(net, (), x.shape[1:])
+    declared = _declared(net, (), x.shape[1:], length, jnp.dtype(dtype))
+    zero = jnp.zeros_like(x).max(axis=tuple(range(1, x.ndim)), initial=0)  # (n,)
 
     def zeros(leaf: Any) -> Array:
         times, shape, kind = leaf
@@ -142,12 +151,29 @@ def extend(
       >>> bool(jnp.allclose(whole, jnp.concatenate([first, last], axis=1), atol=1e-6))
       True
     """
+    check_network(net)
+    x = jnp.asarray(x)
     if not isinstance(carry, Mapping):
         raise TypeError(f"extend: carry must be a dict, as initial_carry makes it, got {carry!r}")
+    _check_carry(carry, _declared(net, (), x.shape[1:], 1, jnp.float32))
     both = _merged(state, carry)
     y, new = run(net, params, both, x, key, train, examples, mask, lengths, extends=True)
     statistics, new_carry = _parted(new, carry)
     return y, new_carry, (statistics if train else state)
+
+
+def _check_carry(carry: Carry, declared: Carry) -> None:
+    """The carry must hold what the layers declare, no less and no more."""
+    given = set(array_paths(carry))
+    known = set(array_paths(jax.tree.map(str, declared, is_leaf=lambda a: isinstance(a, tuple))))
+    for path in sorted(known - given):
+        raise ValueError(
+            f"extend: the carry has no {path!r}, it has {sorted(given)}; initial_carry makes it"
+        )
+    for path in sorted(given - known):
+        raise ValueError(
+            f"extend: the carry has {path!r}, where the network has {sorted(known) or 'none'}"
+        )
 
 
 def _merged(state: Any, carry: Any) -> Any:

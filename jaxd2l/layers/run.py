@@ -219,7 +219,7 @@ def _check_arrays(layer: Layer, params: Params, state: State, x: Array, context:
     shape = x.shape[1:]
     layer.output_shape(shape)
     if context.extends:
-        state = _check_carry(layer, state, x)
+        state = _check_carry(layer, params, state, x)
     groups = (
         ("parameters", layer.parameters(shape), params),
         ("statistics", layer.statistics(shape), state),
@@ -237,18 +237,23 @@ def _check_arrays(layer: Layer, params: Params, state: State, x: Array, context:
                 )
 
 
-def _check_carry(layer: Layer, state: State, x: Array) -> State:
-    """The statistics alone, when the carry is there, in its shapes, where one is needed."""
+def _check_carry(layer: Layer, params: Params, state: State, x: Array) -> State:
+    """The statistics alone, when the carry beside them fits, or nothing is to be remembered."""
     shape = x.shape[1:]
-    known = layer.carry(shape, 1, x.dtype)  # caches of any length
-    missing = sorted(set(known) - set(state))
-    if missing:
-        raise ValueError(f"extend: the carry has no {missing[0]!r} here; use initial_carry")
-    for name in known:
+    with jax.numpy_dtype_promotion("standard"):
+        kind = jnp.result_type(x.dtype, *(leaf.dtype for leaf in jax.tree.leaves(params)))
+    known = layer.carry(shape, 1, kind)  # caches of any length
+    for name, wanted in known.items():
+        dtype = getattr(state[name], "dtype", type(state[name]).__name__)
         if jnp.shape(state[name])[:1] != x.shape[:1]:
             raise ValueError(
                 f"extend: the carry {name} must have the batch size {x.shape[0]} on its first "
                 f"axis, got shape {jnp.shape(state[name])}"
+            )
+        if dtype != wanted.dtype:
+            raise TypeError(
+                f"extend: the carry {name} must be {wanted.dtype}, got {dtype}; initial_carry "
+                f"takes dtype=..., that of the parameters"
             )
     if not known and layer.windows(shape) != ():
         raise ValueError(
