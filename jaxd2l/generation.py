@@ -5,11 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxd2l.checks import check_integer
 from jaxd2l.geometry import as_int
 from jaxd2l.layers import Layer, extend, initial_carry, output_shape
 from jaxd2l.ops.decoding import choose_token
+from jaxd2l.ops.linear import check_tokens
+from jaxd2l.records import as_float
 
 Array = jax.Array
 
@@ -45,8 +48,8 @@ def generate(
       top_p: choose among the likeliest tokens that together reach this probability.
 
     Raises:
-      ValueError: an empty prompt, more positions than the network has, a layer that cannot be
-        extended, sampling without a key.
+      ValueError: an empty prompt, a token outside the vocabulary, more positions than the network
+        has, a layer that cannot be extended, sampling without a key, a bad temperature or top_k.
       TypeError: tokens that are not integers.
 
     Source: D2L 9.5.2 (decoding); top-p, Holtzman et al. 2020.
@@ -58,8 +61,8 @@ def generate(
       >>> generate(net, params, state, jnp.array([[1, 2, 3]]), 5, temperature=0).shape
       (1, 5)
     """
-    check_integer(prompt, "generate: prompt")
     prompt = jnp.asarray(prompt)
+    check_integer(prompt, "generate: prompt")
     steps = as_int(steps, "generate: steps", 1)
     if prompt.ndim != 2 or 0 in prompt.shape:
         raise ValueError(
@@ -71,15 +74,43 @@ def generate(
         raise ValueError(
             f"generate: the network must give (t, vocabulary) for (t,) tokens, it gives {out}"
         )
-    greedy = isinstance(temperature, int | float) and temperature == 0
+    if not isinstance(temperature, jax.Array):
+        temperature = as_float(temperature, "generate: temperature", 0)
+    greedy = isinstance(temperature, float) and temperature == 0
     if key is None and not greedy:
         raise ValueError("generate: sampling needs key=...; temperature=0 is greedy and needs none")
+    if key is not None and not isinstance(key, jax.Array):
+        raise TypeError(f"generate: key must be a random key, jax.random.key(seed), got {key!r}")
+    if top_k is not None:
+        top_k = as_int(top_k, "generate: top_k", 1)
+    if top_p is not None:
+        top_p = as_float(top_p, "generate: top_p", 0, 1)
     if lengths is None:
         lengths = jnp.full((prompt.shape[0],), prompt.shape[1], jnp.int32)
+    lengths = jnp.asarray(lengths)
     check_integer(lengths, "generate: lengths")
+    _check_values(prompt, lengths, out[1])
     warmth = None if greedy else jnp.asarray(temperature, jnp.float32)
     seed = jax.random.key(0) if key is None else key
     return _generate(net, steps, top_k, top_p, params, state, prompt, lengths, seed, warmth)
+
+
+def _check_values(prompt: Array, lengths: Array, vocabulary: int) -> None:
+    """Refuse what a device could only answer with -1; inside a transformation nothing is seen."""
+    n, t = prompt.shape
+    if lengths.shape != (n,):
+        raise ValueError(
+            f"generate: lengths must hold one length for each prompt, shape ({n},), "
+            f"got {lengths.shape}"
+        )
+    if isinstance(lengths, jax.core.Tracer):
+        return
+    real = np.asarray(lengths)
+    if real.min() < 1 or real.max() > t:
+        raise ValueError(f"generate: lengths must be between 1 and {t}, got {real.tolist()}")
+    if not isinstance(prompt, jax.core.Tracer):
+        valid = np.arange(t) < real[:, None]
+        check_tokens(np.where(valid, np.asarray(prompt), 0), vocabulary)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -114,7 +145,9 @@ def _generate(
 
     def step(before: Any, number: Array) -> tuple[Any, Array]:
         token, carry = before
-        logits, carry, _ = extend(net, params, state, token[:, None], carry)
+        # One real token each, also where it is what the network takes for padding elsewhere.
+        one = jnp.ones_like(token)
+        logits, carry, _ = extend(net, params, state, token[:, None], carry, lengths=one)
         token = choose(logits[:, 0], number)
         return (token, carry), token
 

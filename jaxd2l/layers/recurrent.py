@@ -35,8 +35,8 @@ def _check(owner: Any) -> None:
     check_name(owner.name, kind)
     check_flags(owner, "reverse")
     object.__setattr__(owner, "features", as_int(owner.features, f"{kind}: features", 1))
-    given = [f for f in ("kernel_init", "recurrent_init", "bias_init") if getattr(owner, f)]
-    check_initializers(owner, *given)
+    inits = ("kernel_init", "recurrent_init", "bias_init")
+    check_initializers(owner, *(f for f in inits if getattr(owner, f) is not None))
 
 
 class _Arrays(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxd2l.checks import check_integer
 from jaxd2l.layers.composites import (
     Padded,
     Parallel,
@@ -105,6 +106,9 @@ def run(
                 f"apply: {name} must have shape ({jnp.shape(x)[0]},), one per example, "
                 f"got {jnp.shape(value)}"
             )
+    if lengths is not None:
+        lengths = jnp.asarray(lengths)
+        check_integer(lengths, "apply: lengths")
     context = Context(train, key, examples, mask, lengths, extends, params)
     return _apply(net, params, state, jnp.asarray(x), context)
 

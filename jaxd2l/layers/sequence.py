@@ -108,8 +108,8 @@ class _Positions(Layer):
             return x + table[None, :t], state
         start = state["position"]
         at = start[:, None] + jnp.arange(t, dtype=jnp.int32)[None]  # (n, t)
-        end = start + (t if context.lengths is None else context.lengths.astype(jnp.int32))
-        return x + linear.embedding(at, table), {**state, "position": end}
+        read = t if context.lengths is None else jnp.clip(context.lengths, 0, t).astype(jnp.int32)
+        return x + linear.embedding(at, table), {**state, "position": start + read}
 
 
 @record

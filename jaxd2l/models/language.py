@@ -7,6 +7,7 @@ They take tokens (n, t) and give logits (n, t, vocabulary). As networks they go 
 
 from collections.abc import Callable
 
+from jaxd2l.geometry import as_int
 from jaxd2l.layers import (
     GRU,
     LSTM,
@@ -36,6 +37,7 @@ def _recurrent_lm(
     embedding: int | None,
     dropout: float,
 ) -> Serial:
+    depth = as_int(depth, f"{name}_lm: depth", 1)
     parts: list[Layer] = [OneHot(vocabulary)]
     if embedding is not None:
         parts = [Embedding("embedding", vocabulary, embedding)]
@@ -152,6 +154,6 @@ def gpt(
             name=name,
         )
 
-    parts += blocks.repeated(block, depth)
+    parts += blocks.repeated(block, as_int(depth, "gpt: depth", 1))
     parts += [LayerNorm("norm")] if norm_first else []
     return Serial([*parts, Dense("output", vocabulary)])

@@ -43,6 +43,8 @@ def transformer_block(
       >>> summarize(transformer_block(64, 4, 256, causal=True), (35, 64)).parameters
       49984
     """
+    if not isinstance(norm_first, bool):
+        raise TypeError(f"transformer_block: norm_first must be True or False, got {norm_first!r}")
     attend: Layer = SelfAttention("attention", heads, causal=causal, rotary=rotary, dropout=dropout)
     feed: list[Layer] = [Dense("dense1", hidden), Activation("gelu"), Dense("dense2", features)]
     parts: list[Layer] = []
