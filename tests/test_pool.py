@@ -20,7 +20,6 @@ from jaxd2l.ops.pool import (
     global_avg_pool,
     global_max_pool,
     k_max_pool,
-    max_over_time,
     max_pool,
     min_pool,
 )
@@ -145,7 +144,7 @@ def test_a_nan_makes_the_maximum_nan_as_in_pytorch():
 
     @jax.jit
     def run(x):
-        whole = [global_max_pool, global_avg_pool, max_over_time, lambda x: max_pool(x, 9)]
+        whole = [global_max_pool, global_avg_pool, lambda x: max_pool(x, 9)]
         whole.append(lambda x: k_max_pool(x, 3))
         return (
             value_and_pullback(lambda x: max_pool(x, 3), x, weights),
@@ -259,7 +258,7 @@ def test_k_max_pool_keeps_the_order_of_occurrence():
         for i, c in itertools.product(range(3), range(4)):
             chosen = np.sort(np.argsort(-x[i, :, c], kind="stable")[:k])
             np.testing.assert_array_equal(y[i, :, c], x[i, chosen, c])
-    np.testing.assert_array_equal(every[1][:, 0], max_over_time(x))
+    np.testing.assert_array_equal(every[1][:, 0], global_max_pool(x))
     np.testing.assert_array_equal(every[9], x)
     ties = jnp.array([2.0, 1, 2, 2]).reshape(1, 4, 1)
     _, gradient = value_and_pullback(lambda x: k_max_pool(x, 2), ties, jnp.ones((1, 2, 1)))
@@ -419,8 +418,6 @@ def test_user_errors_of_global_pools(f):
 
 
 def test_user_errors_of_pools_over_time():
-    with pytest.raises(ValueError, match=r"max_over_time: x must have shape \(n, t, c\)"):
-        max_over_time(jnp.zeros((1, 2, 2, 1)))
     with pytest.raises(ValueError, match=r"k_max_pool: x must have shape \(n, t, c\)"):
         k_max_pool(jnp.zeros((1, 2, 2, 1)), 1)
     with pytest.raises(TypeError, match="k_max_pool: x must be floating point"):

@@ -334,29 +334,11 @@ def global_max_pool(x: Array) -> Array:
     return rest[:, 0]  # (n, c)
 
 
-def max_over_time(x: Array) -> Array:
-    """The maximum over time of each feature: `global_max_pool` of a sequence.
-
-    Shapes:
-      x: (n, t, c); result: (n, c).
-
-    Raises:
-      TypeError, ValueError: x is not floating point, or not of rank 3.
-
-    Source: Kim 2014 (textCNN), D2L 16.3.
-
-    Example:
-      >>> max_over_time(jnp.array([[[1., 5.], [3., 2.]]]))
-      Array([[3., 5.]], dtype=float32)
-    """
-    check_rank(x, 3, "max_over_time: x", "(n, t, c)")
-    return global_max_pool(x)
-
-
 def k_max_pool(x: Array, k: int) -> Array:
     """The k largest values over time of each feature, in the order in which they occur.
 
-    Of equal values the earlier is taken. k = 1 is `max_over_time` with the time axis kept.
+    Of equal values the earlier is taken. k = 1 is `global_max_pool` with the time axis kept.
+    For padded sequences: `time_pooling.k_max_over_time`.
 
     Shapes:
       x: (n, t, c); result: (n, k, c).
