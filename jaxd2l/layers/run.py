@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxd2l.checks import check_integer
 from jaxd2l.layers.composites import (
@@ -101,10 +102,10 @@ def run(
     if jnp.ndim(x) < 1:
         raise ValueError("apply: x needs a batch axis, (n, *input_shape); got a scalar")
     for name, value in (("examples", examples), ("mask", mask), ("lengths", lengths)):
-        if value is not None and jnp.shape(value) != jnp.shape(x)[:1]:
+        if value is not None and np.shape(value) != jnp.shape(x)[:1]:
             raise ValueError(
                 f"apply: {name} must have shape ({jnp.shape(x)[0]},), one per example, "
-                f"got {jnp.shape(value)}"
+                f"got {np.shape(value)}"
             )
     if lengths is not None:
         lengths = jnp.asarray(lengths)
