@@ -13,6 +13,7 @@ for the output, under 1.3 for the gradients.
 import argparse
 import functools
 import importlib.util
+import math
 import os
 import statistics
 import time
@@ -50,7 +51,8 @@ def compiled(attend: Callable[..., Any], args: tuple[Any, ...], weight: Any, gra
     began = time.perf_counter()
     program = lowered.compile()
     seconds = time.perf_counter() - began
-    memory = program.memory_analysis().temp_size_in_bytes / 2**20
+    analysis = program.memory_analysis()
+    memory = math.nan if analysis is None else analysis.temp_size_in_bytes / 2**20
     return lambda: jax.block_until_ready(program(*args)), memory, seconds
 
 

@@ -10,6 +10,7 @@ import pytest
 from jaxd2l.ops import attention
 from jaxd2l.ops.attention import Cache, HeadWeights
 
+attend = jax.jit(attention.multi_head_attention, static_argnames=("causal", "dropout", "rotary"))
 GOLDEN = np.load(Path(__file__).parent / "golden" / "attention.npz")
 HEADS, SIZE = 2, 3
 BIASES = ("query_bias", "key_bias", "value_bias")
@@ -86,7 +87,7 @@ def model():
         key_bias=None,
     )
     x = jnp.asarray(np.random.RandomState(5).randn(2, 8, 6), jnp.float32)
-    full, none = attention.multi_head_attention(x, x, x, weights, causal=True, rotary=100.0)
+    full, none = attend(x, x, x, weights, causal=True, rotary=100.0)
     assert none is None
 
     @jax.jit
@@ -150,13 +151,11 @@ def test_a_token_without_room_gives_nan_and_overwrites_nothing(model):
 def test_a_mask_with_a_cache_is_over_its_length(model):
     weights, x, _, _ = model
     mask = jnp.asarray(np.random.RandomState(2).rand(8, 8) < 0.7)
-    full, _ = attention.multi_head_attention(x, x, x, weights, causal=True, mask=mask)
+    full, _ = attend(x, x, x, weights, causal=True, mask=mask)
     cache, parts = attention.empty_cache(weights, 2, 8), []
     for at in (0, 4):
         part = x[:, at : at + 4]
-        y, cache = attention.multi_head_attention(
-            part, part, part, weights, mask=mask[at : at + 4], cache=cache
-        )
+        y, cache = attend(part, part, part, weights, mask=mask[at : at + 4], cache=cache)
         parts.append(y)
     np.testing.assert_allclose(jnp.concatenate(parts, 1), full, atol=3e-6)
 
@@ -164,14 +163,14 @@ def test_a_mask_with_a_cache_is_over_its_length(model):
 def test_segments_and_dropout_reach_the_attention():
     weights, (x,), _ = golden(1, (6, 6, 6))
     ids = jnp.array([[0, 0, 1, 1], [0, 1, 1, 1]])
-    y, _ = attention.multi_head_attention(x, x, x, weights, segments=(ids, ids), causal=True)
-    alone, _ = attention.multi_head_attention(*[x[:1, 2:]] * 3, weights, causal=True)
+    y, _ = attend(x, x, x, weights, segments=(ids, ids), causal=True)
+    alone, _ = attend(*[x[:1, 2:]] * 3, weights, causal=True)
     np.testing.assert_allclose(y[0, 2:], alone[0], atol=2e-6)
     drop = {"dropout": 0.5, "dropout_key": jax.random.key(3)}
-    whole, _ = attention.multi_head_attention(x, x, x, weights, **drop)
-    part, _ = attention.multi_head_attention(*[x[1:]] * 3, weights, **drop, examples=jnp.array([1]))
+    whole, _ = attend(x, x, x, weights, **drop)
+    part, _ = attend(*[x[1:]] * 3, weights, **drop, examples=jnp.array([1]))
     np.testing.assert_allclose(part, whole[1:], atol=2e-6)
-    none, _ = attention.multi_head_attention(x, x, x, weights)
+    none, _ = attend(x, x, x, weights)
     assert not np.allclose(whole, none, atol=1e-2)
 
 
