@@ -56,10 +56,10 @@ class Kind(NamedTuple):
     rate: float
 
 
-KINDS = {
-    "bag of words": Kind(30, 1e-2),
-    "TextCNN": Kind(10, 1e-3),
-    "bidirectional LSTM": Kind(10, 3e-3),
+KINDS = {  # chosen on the splits of seeds 100 and 101 of Python's help
+    "bag of words": Kind(10, 1e-2),
+    "TextCNN": Kind(24, 3e-3),
+    "bidirectional LSTM": Kind(15, 1e-2),
 }
 
 
