@@ -10,7 +10,7 @@ import pytest
 
 from jaxd2l.ops import recurrent
 from jaxd2l.ops.dropout import dropout
-from jaxd2l.ops.recurrent import LSTMCarry, Weights, bidirectional, deep, gru, lstm, rnn
+from jaxd2l.ops.recurrent import LSTMCarry, Weights, bidirectional, deep, gru, lstm, rnn, scan
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "recurrent.npz")
 KINDS = {
@@ -29,13 +29,17 @@ def sigmoid(v):
 @pytest.mark.parametrize(
     ("kind", "form"),
     [
-        (kind, form)
-        for kind in KINDS
-        for form in ("plain", "deep")
-        if (kind, form) != ("relu", "deep")
+        ("rnn", "plain"),
+        ("relu", "plain"),
+        ("gru", "deep"),
+        ("lstm", "deep"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [("rnn", "deep"), ("gru", "plain"), ("lstm", "plain")]
+        ),
     ],
 )
-def test_values_and_gradients_are_those_of_pytorch(kind, form):
+def test_values_and_gradients_are_those_of_pytorch(kind, form, monkeypatch):
     n, t, d, h = 3, 5, 3, 4
     gates, layer = KINDS[kind]
     layers, ways = (1, 1) if form == "plain" else (2, 2)
@@ -74,6 +78,7 @@ def test_values_and_gradients_are_those_of_pytorch(kind, form):
         return total, (y, last)
 
     arguments = jax.tree.map(jnp.asarray, (x, weights, first))
+    monkeypatch.setattr(scan, "choose", lambda n, weights: "defer")
     function = jax.jit(jax.value_and_grad(run, argnums=(0, 1, 2), has_aux=True))
     (_, (y, last)), (dx, dweights, dfirst) = function(*arguments)
     found = {"y": y, "x": dx}
@@ -121,11 +126,11 @@ STEPS = {
 
 
 @pytest.mark.usefixtures("x64", "strict_promotion")
-@pytest.mark.parametrize(("reverse", "large"), [(False, False), (True, True)])
+@pytest.mark.parametrize(("reverse", "way"), [(False, "defer"), (True, "recompute")])
 @pytest.mark.parametrize("kind", STEPS)
-def test_layers_and_cells_are_the_steps_in_numpy(kind, reverse, large, monkeypatch):
+def test_layers_and_cells_are_the_steps_in_numpy(kind, reverse, way, monkeypatch):
     """Ragged rows included, one of no length, one too long; padding holds NaN."""
-    monkeypatch.setattr(recurrent.scan, "RECOMPUTE_FROM", 1 if large else 2**30)
+    monkeypatch.setattr(scan, "choose", lambda n, weights: way)
     gates, layer, cell = STEPS[kind]
     draw = np.random.RandomState(7)
     n, t, d, h = 3, 4, 2, 3

@@ -9,7 +9,7 @@ import pytest
 from jax.test_util import check_grads
 
 from jaxd2l.ops import recurrent
-from jaxd2l.ops.recurrent import LSTMCarry, Weights, gru, lstm, rnn
+from jaxd2l.ops.recurrent import LSTMCarry, Weights, gru, lstm, rnn, scan
 
 KINDS = {
     "rnn": (1, rnn, recurrent.rnn_cell),
@@ -55,41 +55,57 @@ def value(outputs):
     return total
 
 
+WAYS = [("gru", "defer"), ("lstm", "defer")]
+SLOW = [(kind, way) for kind in KINDS for way in ("defer", "recompute") if (kind, way) not in WAYS]
+
+
 @pytest.mark.usefixtures("x64", "strict_promotion")
 @pytest.mark.parametrize(
-    "kind", ["gru", "lstm", *(pytest.param(k, marks=pytest.mark.slow) for k in ("rnn", "after"))]
+    ("kind", "way"), [*WAYS, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 )
-def test_first_and_second_derivatives_are_those_of_a_plain_scan(kind, monkeypatch):
-    """Hessian times vector, jvp, and a vmap of the gradient: ragged rows, backwards in time."""
+def test_second_derivatives_are_those_of_a_plain_scan(kind, way, monkeypatch):
+    """Hessian times vector, and with it the gradient: ragged rows, backwards in time."""
+    monkeypatch.setattr(scan, "choose", lambda n, weights: way)
     _, layer, cell = KINDS[kind]
     arguments = make(kind)
     vector = jax.tree.map(jnp.cos, arguments)
-    rows = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), arguments)
 
     def derivatives(function):
-        gradient = jax.grad(function, (0, 1, 2))
-
-        @jax.jit
-        def run():
-            return (
-                jax.jvp(gradient, arguments, vector),
-                jax.jvp(function, arguments, vector),
-                jax.vmap(lambda a: gradient(*a))(rows),
-            )
-
-        return run()
+        return jax.jit(lambda a, v: jax.jvp(jax.grad(function, (0, 1, 2)), a, v))(arguments, vector)
 
     wanted = derivatives(lambda *a: value(plain(cell, *a, LENGTHS, True)))
+    found = derivatives(lambda *a: value(layer(*a, lengths=LENGTHS, reverse=True)))
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(wanted))
-    for least in (1, 2**30):
-        monkeypatch.setattr(recurrent.scan, "RECOMPUTE_FROM", least)
-        found = derivatives(lambda *a: value(layer(*a, lengths=LENGTHS, reverse=True)))
-        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12 * scale), found, wanted)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-12 * scale), found, wanted)
 
 
 @pytest.mark.usefixtures("x64")
-def test_gradients_of_one_argument_alone_and_of_gradients():
+def test_vmap_over_weights_and_inputs_of_jvp_and_of_gradient(monkeypatch):
+    """A batch of networks is as one after the other."""
+    monkeypatch.setattr(scan, "choose", lambda n, weights: "defer")
+    one = make("after", n=2, t=3)
+    many = jax.tree.map(lambda a: jnp.stack([a, -a]), one)
+
+    @jax.jit
+    def both(x, weights, carry):
+        def run(x, weights, carry):
+            return value(gru(x, weights, carry, reset_after=True))
+
+        _, forward = jax.jvp(run, (x, weights, carry), jax.tree.map(jnp.cos, (x, weights, carry)))
+        return forward, jax.grad(run, 1)(x, weights, carry)
+
+    found = jax.jit(jax.vmap(both))(*many)
+    for row in range(2):
+        wanted = both(*jax.tree.map(lambda a, row=row: a[row], many))
+        jax.tree.map(
+            lambda a, b, row=row: np.testing.assert_allclose(a[row], b, atol=1e-12), found, wanted
+        )
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradients_of_one_argument_alone_and_of_gradients(monkeypatch):
     """What is not differentiated is left out of the rule; reverse over reverse is the hessian."""
+    monkeypatch.setattr(scan, "choose", lambda n, weights: "defer")
     x, weights, carry = make("lstm", n=1, t=2, d=1, h=1)
     _, layer, cell = KINDS["lstm"]
     lengths = jnp.array([2])
@@ -113,7 +129,8 @@ def test_gradients_of_one_argument_alone_and_of_gradients():
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kind", KINDS)
-def test_check_grads(kind):
+def test_check_grads(kind, monkeypatch):
+    monkeypatch.setattr(scan, "choose", lambda n, weights: "defer")
     _, layer, _ = KINDS[kind]
     run = jax.jit(partial(layer, lengths=jnp.array([2, 1])))
     check_grads(run, make(kind, n=2, t=2, h=2), 2, ["fwd", "rev"], atol=1e-4, rtol=1e-4)
@@ -121,7 +138,8 @@ def test_check_grads(kind):
 
 @pytest.mark.smoke
 @pytest.mark.usefixtures("x64")
-def test_numbers_are_those_of_finite_differences():
+def test_numbers_are_those_of_finite_differences(monkeypatch):
+    monkeypatch.setattr(scan, "choose", lambda n, weights: "defer")
     x, weights, carry = make("gru", n=1, t=3)
     run = jax.jit(lambda w: value(gru(x, w, carry)))
     vector = jax.tree.map(jnp.cos, weights)
@@ -143,7 +161,8 @@ def test_dtype_is_kept_and_no_steps_are_no_change(dtype):
     np.testing.assert_array_equal(same.cell, carry.cell)
 
 
-def test_padding_that_is_nan_reaches_no_gradient():
+def test_padding_that_is_nan_reaches_no_gradient(monkeypatch):
+    monkeypatch.setattr(scan, "choose", lambda n, weights: "defer")
     x, weights, _ = make("gru", dtype=np.float32)
     mask = (jnp.arange(4)[None] < LENGTHS[:, None])[:, :, None]
     run = jax.jit(jax.grad(lambda x, w: value(gru(x, w, lengths=LENGTHS)), (0, 1)))
@@ -152,10 +171,10 @@ def test_padding_that_is_nan_reaches_no_gradient():
     assert not np.any(found[0][1])
 
 
-@pytest.mark.parametrize(("check", "least"), [(True, 1), (True, 2**30), (False, 2**30)])
-def test_works_on_shards(check, least, monkeypatch):
+@pytest.mark.parametrize(("check", "way"), [(True, "defer"), (False, "recompute")])
+def test_works_on_shards(check, way, monkeypatch):
     """Both kinds of gradient, without a carry given, with and without checked variance."""
-    monkeypatch.setattr(recurrent.scan, "RECOMPUTE_FROM", least)
+    monkeypatch.setattr(scan, "choose", lambda n, weights: way)
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
     spec, whole = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
     x, weights, _ = make("lstm", n=4, d=3, dtype=np.float32)
@@ -172,3 +191,33 @@ def test_works_on_shards(check, least, monkeypatch):
         for f in (sharded, run)
     )
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), found, wanted)
+
+
+def test_the_way_is_chosen_by_sizes():
+    """The shapes that were measured: the Time Machine's, small batches of wide layers, neither."""
+
+    def way(n, d, h, gates):
+        return scan.choose(n, Weights(jnp.zeros((d, gates * h)), jnp.zeros((h, gates * h))))
+
+    assert [way(1024, 28, 32, gates) for gates in (1, 3, 4)] == ["plain", "recompute", "recompute"]
+    assert [way(32, 28, 256, gates) for gates in (1, 3, 4)] == ["defer"] * 3
+    assert [way(16, 128, 128, gates) for gates in (1, 3, 4)] == ["plain", "defer", "defer"]
+    assert way(64, 256, 512, 4) == "plain"
+
+
+def test_gradients_of_the_ways_need_what_they_say():
+    """Recomputing stores no gates; deferring sums up no kernel in the backward scan."""
+
+    def scans(way):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scan, "choose", lambda n, weights: way)
+            x, weights, _ = make("lstm", n=5, t=4, d=2, h=3, dtype=np.float32)
+            jaxpr = jax.make_jaxpr(jax.grad(lambda w: value(lstm(x, w))))(weights)
+        found = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "scan"]
+        assert len(found) == 2
+        return [[v.aval.shape for v in eqn.outvars] for eqn in found]
+
+    size = {way: sum(np.prod(s) for s in scans(way)[0]) for way in ("plain", "recompute")}
+    assert size["recompute"] < size["plain"] / 2
+    kernel = (3, 12)
+    assert [kernel in scans(way)[1] for way in ("plain", "defer")] == [True, False]

@@ -1,13 +1,14 @@
 """A cell over time, written so that its gradient is quick.
 
-Two things cost time in the gradient of a plain `lax.scan` of a cell. Which one does depends on how
-many gate values a step has, and so does the remedy:
+Two things cost time in the gradient of a plain `lax.scan` of a cell, and `choose` says which remedy
+is worth its price, by the sizes alone:
 
-- Many (a large batch): every gate is written out at each step for the backward pass, which reads it
-  again. Here the step is recomputed instead (`jax.checkpoint`), and only the carries are stored.
-- Few: the gradient of the kernels is summed up at each step, as a product too small to be quick and
-  the reading and writing of an array as large as the kernels. Here it is one product over all steps
-  afterwards (`_deferred`).
+- Many gate values a step (a large batch): all are written out for the backward pass, which reads
+  them again. With small kernels it is quicker to store the carries only and to compute each step
+  again (`jax.checkpoint`).
+- Large kernels: their gradient is summed up at each step, by a product too small to be quick and
+  the reading and writing of an array of the kernels' size. With few gate values it is quicker to
+  store their derivatives and to make one product over all steps afterwards (`_deferred`).
 
 The input is projected within the step. Doing it for all steps at once, before, saves products but
 costs more: it stores g*h values for each step and row, and on CPUs XLA reads them inside the loop
@@ -31,7 +32,8 @@ from jaxd2l.ops.recurrent.cells import (
 
 Array = jax.Array
 
-RECOMPUTE_FROM = 2**16  # gate values in one step, n*g*h
+LARGE = 2**16  # entries of the kernels together; measured on two CPU cores, as are the next
+MANY, FEW = 2**16, 2**15  # gate values in one step, n*g*h
 
 
 class Cell(NamedTuple):
@@ -62,6 +64,15 @@ def fold_gru(previous: Array, aux: Array, dweights: Weights, reset_after: bool) 
     return jnp.concatenate([first, candidate], axis=-1)
 
 
+def choose(n: int, weights: Weights) -> str:
+    """How to differentiate n rows: "recompute", "defer" or "plain"."""
+    values = n * weights.recurrent_kernel.shape[1]
+    large = weights.input_kernel.size + weights.recurrent_kernel.size >= LARGE
+    if large:
+        return "defer" if values <= FEW else "plain"
+    return "recompute" if values >= MANY else "plain"
+
+
 def over_time(
     cell: Cell,
     x: Array,
@@ -76,11 +87,12 @@ def over_time(
         x = jnp.where(valid[:, :, None], x, jnp.zeros_like(x))
         valid = valid.T[:, :, None]  # (t, n, 1)
     xs = jnp.swapaxes(x, 0, 1)  # (t, n, d)
-    large = x.shape[0] * weights.recurrent_kernel.shape[1] >= RECOMPUTE_FROM
-    if large:
-        last, y, _ = _run(cell.step, xs, None, weights, carry, valid, reverse, unroll, True)
-    else:
+    way = choose(x.shape[0], weights)
+    if way == "defer":
         last, y = _deferred(cell, reverse, unroll)(xs, weights, carry, valid)
+    else:
+        again = way == "recompute"
+        last, y, _ = _run(cell.step, xs, None, weights, carry, valid, reverse, unroll, again)
     return jnp.swapaxes(y, 0, 1), last
 
 
