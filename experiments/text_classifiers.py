@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         examples = balanced({f"1 {a}": text.read_text(a), f"2 {b}": text.read_text(b)})
     else:
         examples = balanced(help_topics())
-    size, epochs, seeds = (8, 2, 1) if options.quick else (64, None, options.seeds)
+    size, epochs, seeds = (8, 4, 1) if options.quick else (64, None, options.seeds)
     if options.quick:
         examples = examples[:: max(1, len(examples) // 240)]
     runs: dict[str, list[Run]] = {name: [] for name in KINDS}

@@ -48,9 +48,8 @@ from jaxd2l.ops.initializers import Normal
 
 STEPS, TEXTS = 32, 32  # letters of a window, texts of a batch
 FEATURES, HEADS = 32, 4
-LM_RATES = (3e-3, 1e-2)
 TEXT_RATE = 1e-3
-HIGH_RATES = (1e-3, 3e-3, 1e-2)
+RATES = (1e-3, 3e-3, 1e-2)
 NORMS = {"layer norm": LayerNorm, "batch norm": BatchNorm}
 LOSS = losses.softmax_cross_entropy
 
@@ -187,9 +186,9 @@ def language(
 ) -> None:
     """The language models with either norm."""
     vocabulary, parts, valid = characters()
-    rates, numbers = runs_of(LM_RATES, seeds)
+    rates, numbers = runs_of(RATES, seeds)
     for batch in batches:
-        order = np.tile(shuffled(len(parts), batch, steps, range(seeds)), (len(LM_RATES), 1, 1))
+        order = np.tile(shuffled(len(parts), batch, steps, range(seeds)), (len(RATES), 1, 1))
         found = {}
         for name, norm in NORMS.items():
             inside = body(vocabulary, 2, STEPS, norm, causal=True)
@@ -198,7 +197,7 @@ def language(
             values = measured(net, runs, valid, batch).reshape(-1, seeds)
             best = values.mean(1).argmin()
             found[name] = values[best]
-            what = f"{batch} windows, {name} (rate {LM_RATES[best]:g})"
+            what = f"{batch} windows, {name} (rate {RATES[best]:g})"
             figures[f"{what}: validation loss, nats"] = found[name]
         run = jax.tree.map(lambda a: a[best * seeds : (best + 1) * seeds], runs)  # noqa: B023
         own = measured(net, run, valid, batch, training=True)
@@ -255,25 +254,25 @@ def sentences(
     gains["batch norm: cost of batches of like length, %"] = cost
 
 
-def places(seeds: int, steps: int) -> None:
+def places(depth: int, batch: int, seeds: int, steps: int) -> None:
     """The norm before or after attention."""
     vocabulary, parts, valid = characters()
-    rates, numbers = runs_of(HIGH_RATES, seeds)
-    order = np.tile(shuffled(len(parts), 8, steps, range(seeds)), (len(HIGH_RATES), 1, 1))
+    rates, numbers = runs_of(RATES, seeds)
+    order = np.tile(shuffled(len(parts), batch, steps, range(seeds)), (len(RATES), 1, 1))
     found = {}
     for first in (True, False):
-        inside = body(vocabulary, 6, STEPS, LayerNorm, causal=True, norm_first=first)
+        inside = body(vocabulary, depth, STEPS, LayerNorm, causal=True, norm_first=first)
         net = Serial([*inside, Dense("output", vocabulary)])
         runs = trained(net, parts.inputs, parts.targets, rates, numbers, order)
-        found[first] = measured(net, runs, valid, 8).reshape(len(HIGH_RATES), seeds)
+        found[first] = measured(net, runs, valid, batch).reshape(len(RATES), seeds)
     figures = {
         f"norm {'before' if first else 'after'}, rate {rate:g}: validation loss, nats": values
         for first, all_values in found.items()
-        for rate, values in zip(HIGH_RATES, all_values, strict=True)
+        for rate, values in zip(RATES, all_values, strict=True)
     }
     worse = {
         f"rate {rate:g}: after - before, nats": after - before
-        for rate, before, after in zip(HIGH_RATES, found[True], found[False], strict=True)
+        for rate, before, after in zip(RATES, found[True], found[False], strict=True)
     }
     small = next(iter(worse))  # the claim is about the others
     figures[small] = worse.pop(small)
@@ -287,6 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps, to see that it runs")
     options = parser.parse_args(arguments)
     steps, epochs, batches = (2, 1, [2]) if options.quick else (400, 8, [16, 2])
+    depth, batch = (2, 2) if options.quick else (6, 8)
     figures: dict[str, Any] = {}
     gains: dict[str, Any] = {}
     language(batches, options.seeds, steps, figures, gains)
@@ -294,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     claim = "Batch norm's statistics make it worse than layer norm in a transformer on texts."
     print_claim("AT6", claim, figures, gains)
     print()
-    places(options.seeds, steps)
+    places(depth, batch, options.seeds, steps)
 
 
 if __name__ == "__main__":
