@@ -15,6 +15,17 @@ seed splits, starts and shuffles anew, alike for the three.
 Expected, before the first run: on two books all three above 95 %, since single words tell them
 apart; on Python's help 75 to 90 %, with the bag of words as good as the networks: a few thousand
 sentences are too few to learn from the order of words what their counts do not show.
+
+Found, test accuracy in %, median and range of seeds 0 to 4:
+
+                          The Time Machine or             Python's help (3.11),
+                          Multi30k's captions, 3,728      1,682 sentences
+    bag of words          99.5 (98.7 to 99.7)             83.9 (80.1 to 85.1)
+    TextCNN               98.7 (97.7 to 98.9)             77.1 (76.5 to 81.2)
+    bidirectional LSTM    99.2 (98.9 to 99.6)             82.1 (78.9 to 86.0)
+
+As expected, but that TextCNN with vectors of words learnt from so little is 4 points behind the bag
+of words; it was published with vectors learnt from 100 billion words.
 """
 
 import argparse
