@@ -17,19 +17,23 @@ def numbers(text):
     return [n for end in ends for n in range(end[0], end[-1] + 1)]
 
 
-CLAIMS = numbers("9-13 16 20 24-31 34-36 38 41 70 72 76 90-136 139-141 168 174 175")
+CLAIMS = numbers("9-13 16 20 24-31 34-36 38 41 70 72 76 90-136 139-141 144-160 164 168 174 175")
 SYSTEMS = {
     "CA": numbers("1-17"),
-    "F": numbers("1-12 24 42 47-49 55"),
+    "F": numbers("1-12 24 26-29 40 42 46-49 55"),
     "A": numbers("1-13"),
     "L": numbers("2 10 11 22 23"),
     "N": numbers("1-12"),
     "LO": numbers("1-8 12 13"),
     "IN": numbers("1-7"),
     "NU": numbers("1-5"),
-    "TR": [11],
+    "TR": [11, 12],
     "BL": [3],
     "M": numbers("7-19"),
+    "R": numbers("1-3 9"),
+    "RE": [6],
+    "AT": numbers("2-6"),
+    "NLP": [1],
 }
 
 
