@@ -24,15 +24,21 @@ FAST = {"xla_backend_optimization_level": 0}
 # Every layer that remembers or works at each position, in every composite.
 ALL = layers.Serial(
     [
-        layers.Embedding("embedding", V, 6),
+        layers.Embedding("embedding", V, 4),
         layers.LearnedPositions("learned", 12),
         layers.SinusoidalPositions("sinusoidal", 12),
-        layers.Serial(
+        layers.Parallel(
             [
-                layers.LSTM("lstm", 6),
-                layers.Serial([layers.RNN("rnn", 4, activation="relu"), layers.BatchNorm("bn")]),
+                layers.Identity(),
+                layers.Serial(
+                    [
+                        layers.LSTM("lstm", 6),
+                        layers.Serial([layers.RNN("rnn", 4), layers.BatchNorm("bn")]),
+                    ],
+                    name="outer",
+                ),
             ],
-            name="outer",
+            "concat",
         ),
         layers.Repeat(
             layers.Serial(
@@ -45,7 +51,9 @@ ALL = layers.Serial(
                         "add",
                     ),
                     layers.LayerNorm("norm"),
-                    layers.GRU("gru", 4),
+                    layers.Parallel(
+                        [layers.Identity(), layers.Repeat(layers.GRU("gru", 8), 3)], "add"
+                    ),
                 ]
             ),
             2,
@@ -68,7 +76,7 @@ def made(net, shape=(T,), seed=1):
     """Parameters and statistics away from where they start: drawn by NumPy, nothing compiled."""
     random = np.random.RandomState(seed)
     params, state = layers.declared(net, shape)
-    draw = lambda a: jnp.asarray(random.uniform(-0.6, 0.6, a.shape), a.dtype)  # noqa: E731
+    draw = lambda a: jnp.asarray(0.9 * random.normal(size=a.shape), a.dtype)  # noqa: E731
     return jax.tree.map(draw, params), jax.tree.map(lambda a: abs(draw(a)) + 0.5, state)
 
 
@@ -93,6 +101,14 @@ def whole():
 
 
 # --- cutting changes nothing ----------------------------------------------------------------------
+
+
+def test_what_comes_first_matters_to_the_last():
+    # Or nothing of the rest would say anything.
+    x = tokens(N, LONG)
+    for at in (0, 4):
+        changed = at_once(STATE, x.at[:, at].set((x[:, at] + 1) % V))[0]
+        assert (np.abs(changed - whole())[:, at:].max(axis=2) > 0.02).all()
 
 
 @pytest.mark.smoke
@@ -156,8 +172,8 @@ def test_the_first_carry_is_zeros_stacked_under_a_repeat():
         "rnn": {"hidden": (2, 4)},
     }
     assert shapes["deep"] == {
-        "attention": {"key": (2, 2, 7, 2, 2), "value": (2, 2, 7, 2, 2), "position": (2, 2)},
-        "gru": {"hidden": (2, 2, 4)},
+        "attention": {"key": (2, 2, 7, 2, 4), "value": (2, 2, 7, 2, 4), "position": (2, 2)},
+        "gru": {"hidden": (2, 3, 2, 8)},
     }
     assert shapes["left"] == {"hidden": (2, 2), "cell": (2, 2)}
     assert sorted(shapes) == ["deep", "learned", "left", "outer", "right", "sinusoidal", "wide"]
