@@ -35,7 +35,7 @@ def segment_ids(t):
 PATTERNS = {
     "all": {},
     "causal": {"causal": True},
-    "causal, offsets": {"causal": True, "offset": jnp.array([8, -3])},
+    "causal, offsets": {"causal": True, "offset": jnp.array([20, -3])},
     "mixed segments": {"segments": (segment_ids(Q)[:, ::-1], jnp.arange(2 * K).reshape(N, K) % 3)},
     "everything": {
         "causal": True,
@@ -166,17 +166,18 @@ def test_vmap_over_examples_is_the_batch(tiled):
 
 
 def test_shards_of_the_batch_are_the_batch(tiled):
-    args = tuple(draw(4, t, 1, 2, seed=t) for t in (9, 10, 10))
+    q, k, v = draw(1, 9, 1, 2), draw(4, 10, 1, 2, seed=1), draw(4, 10, 1, 2, seed=2)
     lengths = jnp.array([10, 3, 0, 9])
 
-    def both(*args):
-        y, back = jax.vjp(lambda *a: tiled(*a, lengths=args[3]), *args[:3])
+    def both(q, k, v, lengths):
+        y, back = jax.vjp(lambda k, v: tiled(q, k, v, lengths=lengths), k, v)
         return y, back(jnp.ones_like(y))
 
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    specs = {"in_specs": jax.P("data"), "out_specs": jax.P("data")}
-    got = jax.jit(jax.shard_map(both, mesh=mesh, **specs))(*args, lengths)
-    assert_close(got, jax.jit(both)(*args, lengths), 2e-6)
+    specs = (jax.P(), *[jax.P("data")] * 3)  # the queries are everybody's
+    shards = jax.shard_map(both, mesh=mesh, in_specs=specs, out_specs=jax.P("data"))
+    batch = jax.jit(both)(jnp.broadcast_to(q, (4, 9, 1, 2)), k, v, lengths)
+    assert_close(jax.jit(shards)(q, k, v, lengths), batch, 2e-6)
 
 
 def test_half_types_keep_their_dtype_and_are_summed_in_float32(tiled, strict_promotion):
@@ -218,7 +219,7 @@ def test_tiles_are_of_even_size_and_little_is_padding(length):
 
 def kept(function, t, **options):
     """Bytes that the compiled function holds beside its arguments and results."""
-    x = jax.ShapeDtypeStruct((1, t, 1, 8), jnp.float32)
+    x = jax.ShapeDtypeStruct((1, t, 1, 64), jnp.float32)
     attend = functools.partial(attention.dot_product_attention, causal=True, **options)
     program = jax.jit(functools.partial(function, attend)).lower(x, x, x).compile()
     return program.memory_analysis().temp_size_in_bytes
@@ -252,9 +253,9 @@ SLOW = [pytest.param(f, marks=pytest.mark.slow) for f in (tangents, hessian_vect
 @pytest.mark.parametrize("function", [output, gradient, *SLOW])
 def test_memory_is_linear_in_the_length(function):
     short, long = (kept(function, t) for t in (2048, 4096))
-    assert long < 2.6 * short
+    assert long < 2.2 * short
     table = 4 * 4096**2
-    assert long < table / 4
+    assert long < table / 2
 
 
 @pytest.mark.slow
@@ -266,7 +267,7 @@ def test_memory_is_linear_with_dropout_lengths_and_segments(function):
         return {"lengths": jnp.array([t]), "segments": (ids, ids), **drop}
 
     short, long = (kept(function, t, **options(t)) for t in (2048, 4096))
-    assert long < 2.6 * short
+    assert long < 2.2 * short
 
 
 def test_memory_with_a_mask_is_quadratic_as_the_docstring_says():

@@ -81,7 +81,8 @@ def attend(
 ) -> tuple[Array, Array]:
     """The output (n, q, heads, v) and log sum_j exp(s_ij) in tiles (tiles, n, heads, queries).
 
-    A query that sees no key has output 0 and +inf for the logarithm, so that exp(s - it) is 0.
+    A query that sees no key has output 0 (and the lowest number as the logarithm, which nobody
+    reads: the mask comes after it).
     """
     wide = wide_dtype(q.dtype)
     lowest = float(jnp.finfo(wide).min)
@@ -117,7 +118,7 @@ def attend(
         empty = top == lowest
         divisor = jnp.where(empty, 1.0, divisor)
         o = jnp.where(empty[..., None], 0.0, total / divisor[..., None])
-        return o.astype(v.dtype), jnp.where(empty, jnp.inf, top + jnp.log(divisor))
+        return o.astype(v.dtype), top + jnp.log(divisor)
 
     blocks = _split(q, settings.queries)
     o, log_sum = jax.lax.map(block, (_count(blocks), blocks))
