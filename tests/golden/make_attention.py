@@ -35,7 +35,9 @@ def dot_product(out: dict[str, torch.Tensor]) -> None:
         out |= {name: y.detach(), f"{name}_q": q.grad, f"{name}_k": k.grad, f"{name}_v": v.grad}
 
 
-def multi_head(out: dict[str, torch.Tensor], name: str, seed: int, sizes: tuple[int, int, int]):
+def multi_head(
+    out: dict[str, torch.Tensor], name: str, seed: int, sizes: tuple[int, int, int]
+) -> None:
     """`sizes` are the features of query, key and value; all equal means self-attention."""
     d = HEADS * SIZE
     draw = np.random.RandomState(seed)

@@ -108,7 +108,7 @@ def make_pattern(
     elif not isinstance(offset, int) or offset != 0:
         raise ValueError(f"{where}: offset says where causal queries begin, but causal is False")
     if lengths is not None:
-        if jnp.ndim(lengths) != 1:
+        if jnp.shape(lengths) != (n,):
             raise ValueError(f"{where}: lengths must have shape ({n},), got {jnp.shape(lengths)}")
         valid = jnp.broadcast_to(_per_example(lengths, n, f"{where}: lengths")[:, None], (n, q))
         limit = valid if limit is None else jnp.minimum(limit, valid)
