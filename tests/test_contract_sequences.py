@@ -127,7 +127,14 @@ def results(index):
     return compiled(*made(index))
 
 
-@pytest.mark.parametrize("index", range(len(CASES)), ids=IDS)
+LONG = ("padded", "gpt_stacked")  # what XLA takes longest to compile
+
+
+@pytest.mark.parametrize(
+    "index",
+    [pytest.param(i, marks=[pytest.mark.slow] * (n in LONG)) for i, n in enumerate(IDS)],
+    ids=IDS,
+)
 class TestContract:
     def test_declared_shape_is_the_real_one(self, index):
         net, params, state, x = made(index)

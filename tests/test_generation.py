@@ -48,7 +48,7 @@ run = jax.jit(apply, static_argnums=0, compiler_options=FAST)
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("name", ["gru", "gpt"])
+@pytest.mark.parametrize("name", ["gpt", pytest.param("gru", marks=pytest.mark.slow)])
 def test_greedy_is_the_loop_over_the_growing_text(name):
     net, params = NETS[name], made(name)
     got = generate(net, params, {}, PROMPT, 3, temperature=0)
@@ -59,7 +59,10 @@ def test_greedy_is_the_loop_over_the_growing_text(name):
     np.testing.assert_array_equal(got, text[:, T:])
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (n in ("stacked", "post-norm"))) for n in NETS],
+)
 def test_greedy_takes_the_likeliest_token_after_prompts_of_any_length(name):
     # One pass over the finished text: token i is the likeliest after all before it.
     net, params = NETS[name], made(name)
