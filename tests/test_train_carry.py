@@ -146,6 +146,13 @@ def test_tokens_beyond_the_network_are_refused_before_training():
         train.fit(NET, dataset, epochs=1, batch_size=1, **call)
 
 
+def test_tokens_are_no_numbers():
+    dataset = data.Dataset(np.array([[0, 7]]), np.array([1]))
+    call = {"loss": losses.softmax_cross_entropy, "optimizer": optax.sgd(0.1)}
+    with pytest.raises(TypeError, match="no Embedding or OneHot to read them"):
+        train.fit(models.mlp((4,)), dataset, epochs=1, batch_size=1, **call)
+
+
 def test_a_whole_sequence_at_once_and_in_detached_pieces_give_the_same_outputs():
     params, state = init(NET, jax.random.key(0), (STEPS,))
     x = jnp.asarray(TOKENS[:24].reshape(2, 12))

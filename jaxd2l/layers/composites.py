@@ -181,10 +181,13 @@ class Padded(Layer):
     """A layer on sequences of tokens that end in padding: (n, t) integers in which, after the last
     real token, only `padding` follows.
 
-    The layers inside know how long each sequence is (`Context.lengths`): recurrent layers stop
-    there, attention and pools over time leave the rest out. So padding changes nothing, and it is
-    part of the network which token pads. Lengths that `apply` is given take the place of those
-    found.
+    The layers inside know how long each sequence is (`Context.lengths`): recurrent layers,
+    `SelfAttention`, `LastStep`, `RealSteps` and the global and k-max pools leave the rest out, so
+    that appending padding changes nothing. Layers that know nothing of it read it as they read the
+    rest: convolutions and pools with windows (put `RealSteps` around them, as `models.textcnn`
+    does), `Flatten`, functions, and norms over positions or batches. Lengths that `apply` and
+    `extend` are given take the place of those found; a sequence whose real tokens may include
+    `padding` needs them where it is extended in pieces.
 
     Example:
       >>> import jax, jax.numpy as jnp

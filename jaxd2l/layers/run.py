@@ -55,8 +55,8 @@ def apply(
       examples: (n,) int index of each example in the global batch, default 0..n-1. A random mask
         depends on (key, path, index), so shards of one batch draw what the whole would.
       mask: (n,) bool, False for examples that only pad the batch: batch statistics ignore them.
-      lengths: (n,) int, how many positions of each sequence (n, t, ...) are real; the rest is read
-        by no layer that mixes positions. Default: all (see `layers.Padded` for padded tokens).
+      lengths: (n,) int, how many positions of each sequence (n, t, ...) are real; recurrent layers,
+        attention and pools over time leave the rest out. Default: all (see `layers.Padded`).
 
     Returns:
       (y, new_state).

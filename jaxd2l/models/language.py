@@ -121,7 +121,8 @@ def gpt(
     """Decoder-only transformer: causal self-attention, layer norm, four times as many hidden units.
 
     Args:
-      length: the most positions it can see (learned and sinusoidal ones are a table).
+      length: the most positions it can see, the size of the table of learned and sinusoidal ones;
+        rotary ones need none, and go on for ever.
       positions: "learned", "sinusoidal" or "rotary".
       norm_first: norms inside the residual branches and one at the end (GPT-2), or after each
         addition (Vaswani et al.).

@@ -16,7 +16,15 @@ import optax
 
 from jaxd2l.data import Batches, Dataset
 from jaxd2l.geometry import as_int
-from jaxd2l.layers import Embedding, Layer, OneHot, output_shape, walk
+from jaxd2l.layers import (
+    Embedding,
+    FlaxModule,
+    Function,
+    Layer,
+    OneHot,
+    output_shape,
+    walk,
+)
 from jaxd2l.ops.labels import check_labels
 from jaxd2l.ops.linear import check_tokens
 from jaxd2l.ops.metrics import correct
@@ -123,11 +131,18 @@ def _check_labels(
         return
     shape = train.inputs.shape[1:]
     outputs = output_shape(model, shape)
+    steps = list(walk(model, shape))
     sizes = [
         step.layer.size
-        for step in walk(model, shape)
+        for step in steps
         if isinstance(step.layer, Embedding | OneHot) and step.input_shape == shape
     ]
+    reads = (Embedding, OneHot, Function, FlaxModule)
+    if train.inputs.dtype.kind == "i" and not any(isinstance(s.layer, reads) for s in steps):
+        raise TypeError(
+            "fit: the inputs are tokens (integers), and the network has no Embedding or OneHot to "
+            "read them; numbers are to be floating point"
+        )
     for name, dataset in (("train", train), ("test", test)):
         if dataset is None:
             continue

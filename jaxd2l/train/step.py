@@ -174,7 +174,11 @@ def zero_carry(model: Any, params: Any, rows: int, input_shape: Any) -> Any:
         raise TypeError(f"carry=True needs a network, got {type(model).__name__}")
     dtypes = [a.dtype for a in jax.tree.leaves(params) if jnp.issubdtype(a.dtype, jnp.floating)]
     zeros = jnp.zeros((rows, *input_shape), jnp.int32)
-    carry = layers.initial_carry(model, zeros, dtype=dtypes[0] if dtypes else jnp.float32)
+    try:
+        carry = layers.initial_carry(model, zeros, dtype=dtypes[0] if dtypes else jnp.float32)
+    except ValueError as error:
+        error.add_note("carry=True is for recurrent networks: caches of attention are not carried")
+        raise
     if not carry:
         raise ValueError("carry=True: no layer of the network has a carry")
     return carry
