@@ -244,6 +244,8 @@ def test_a_spike_is_seen(table):
     found = runs(table, [1, 2], [[9.0, 6.0, 7.5, 5.0], [8.0, 8.0, 8.4, 8.2]])
     assert found.spike == pytest.approx(7.5 / 6)
     assert found.median == 1.5
+    assert str(found) == "1.50 (1.00-2.00)"
+    assert str(found._replace(validation=np.array([1.0]))) == "1.00"
 
 
 def cells(output):
