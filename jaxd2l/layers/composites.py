@@ -185,7 +185,8 @@ class Padded(Layer):
     `SelfAttention`, `LastStep`, `RealSteps` and the global and k-max pools leave the rest out, so
     that appending padding changes nothing. Layers that know nothing of it read it as they read the
     rest: convolutions and pools with windows (put `RealSteps` around them, as `models.textcnn`
-    does), `Flatten`, functions, and norms over positions or batches. Lengths that `apply` and
+    does), `Flatten`, functions, and norms over positions or batches. The lengths are those of the
+    tokens also behind a layer that changes the number of positions. Lengths that `apply` and
     `extend` are given take the place of those found; a sequence whose real tokens may include
     `padding` needs them where it is extended in pieces.
 
