@@ -5,7 +5,7 @@ forwards and one with `reverse=True`, joined by "concat"; dropout between them i
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -39,24 +39,6 @@ def _check(owner: Any) -> None:
     check_initializers(owner, *(f for f in inits if getattr(owner, f) is not None))
 
 
-class _Arrays(NamedTuple):
-    """What all recurrent layers declare: `gates` blocks of columns side by side."""
-
-    features: int
-    gates: int
-    inits: tuple[_Given, _Given, _Given]
-
-    def __call__(self, input_shape: Shape) -> dict[str, Parameter]:
-        h, d = self.features, input_shape[-1]
-        usual = initializers.Uniform(-1 / math.sqrt(h), 1 / math.sqrt(h))
-        kernel, recurrent_kernel, bias = (given or usual for given in self.inits)
-        return {
-            "input_kernel": Parameter((d, self.gates * h), kernel, (d, h)),
-            "recurrent_kernel": Parameter((h, self.gates * h), recurrent_kernel, (h, h)),
-            "bias": Parameter((self.gates * h,), bias, (h, h)),
-        }
-
-
 class _Recurrent(Layer):
     """What the three kinds share. A subclass says how many gates it has and how it runs."""
 
@@ -66,7 +48,9 @@ class _Recurrent(Layer):
     kernel_init: Any
     recurrent_init: Any
     bias_init: Any
+    _run: Any  #: (x, weights, carry: what it remembers, or nothing; lengths) -> y, the new carry
     _gates = 1
+    _remembers: tuple[str, ...] = ("hidden",)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 2:
@@ -77,8 +61,13 @@ class _Recurrent(Layer):
         return (input_shape[0], self.features)
 
     def parameters(self, input_shape: Shape) -> dict[str, Parameter]:
-        inits = self.kernel_init, self.recurrent_init, self.bias_init
-        return _Arrays(self.features, self._gates, inits)(input_shape)
+        d, h, columns = input_shape[-1], self.features, self._gates * self.features
+        usual = initializers.Uniform(-1 / math.sqrt(h), 1 / math.sqrt(h))
+        return {
+            "input_kernel": Parameter((d, columns), self.kernel_init or usual, (d, h)),
+            "recurrent_kernel": Parameter((h, columns), self.recurrent_init or usual, (h, h)),
+            "bias": Parameter((columns,), self.bias_init or usual, (h, h)),
+        }
 
     def macs(self, input_shape: Shape) -> int | None:
         return input_shape[0] * self._gates * self.features * (input_shape[1] + self.features)
@@ -91,16 +80,14 @@ class _Recurrent(Layer):
     ) -> dict[str, jax.ShapeDtypeStruct]:
         if self.reverse:  # reads the future: a sequence cannot be continued
             return {}
-        return {"hidden": jax.ShapeDtypeStruct((self.features,), dtype)}
-
-    def _run(self, x: Array, weights: recurrent.Weights, carry: Any, lengths: Any) -> Any:
-        raise NotImplementedError
+        return dict.fromkeys(self._remembers, jax.ShapeDtypeStruct((self.features,), dtype))
 
     def apply(
         self, params: Params, state: State, x: Array, context: Context
     ) -> tuple[Array, State]:
-        y, hidden = self._run(x, recurrent.Weights(**params), state.get("hidden"), context.lengths)
-        return y, ({**state, "hidden": hidden} if "hidden" in state else state)
+        given = [state[name] for name in self._remembers if name in state]
+        y, last = self._run(x, recurrent.Weights(**params), given, context.lengths)
+        return y, ({**state, **dict(zip(self._remembers, last, strict=True))} if given else state)
 
 
 @record
@@ -131,15 +118,16 @@ class RNN(_Recurrent):
         if self.activation not in ("tanh", "relu"):
             raise ValueError(f"RNN: activation must be tanh or relu, got {self.activation!r}")
 
-    def _run(self, x: Array, weights: recurrent.Weights, carry: Any, lengths: Any) -> Any:
-        return recurrent.rnn(
+    def _run(self, x: Array, weights: recurrent.Weights, carry: list[Array], lengths: Any) -> Any:
+        y, hidden = recurrent.rnn(
             x,
             weights,
-            carry,
+            *carry,
             lengths=lengths,
             reverse=self.reverse,
             activation=self.activation,
         )
+        return y, (hidden,)
 
 
 @record
@@ -181,15 +169,16 @@ class GRU(_Recurrent):
             declared["recurrent_bias"] = Parameter((self.features,), bias.initializer, bias.fan)
         return declared
 
-    def _run(self, x: Array, weights: recurrent.Weights, carry: Any, lengths: Any) -> Any:
-        return recurrent.gru(
+    def _run(self, x: Array, weights: recurrent.Weights, carry: list[Array], lengths: Any) -> Any:
+        y, hidden = recurrent.gru(
             x,
             weights,
-            carry,
+            *carry,
             lengths=lengths,
             reverse=self.reverse,
             reset_after=self.reset_after,
         )
+        return y, (hidden,)
 
 
 @record
@@ -217,26 +206,11 @@ class LSTM(_Recurrent):
     recurrent_init: _Given = None
     bias_init: _Given = None
     _gates = 4
+    _remembers = ("hidden", "cell")
 
     def __post_init__(self) -> None:
         _check(self)
 
-    def carry(
-        self, input_shape: Shape, length: int | None, dtype: Any
-    ) -> dict[str, jax.ShapeDtypeStruct]:
-        hidden = super().carry(input_shape, length, dtype)
-        return {**hidden, "cell": hidden["hidden"]} if hidden else {}
-
-    def apply(
-        self, params: Params, state: State, x: Array, context: Context
-    ) -> tuple[Array, State]:
-        given = "hidden" in state
-        carry = recurrent.LSTMCarry(state["hidden"], state["cell"]) if given else None
-        y, new = recurrent.lstm(
-            x,
-            recurrent.Weights(**params),
-            carry,
-            lengths=context.lengths,
-            reverse=self.reverse,
-        )
-        return y, ({**state, "hidden": new.hidden, "cell": new.cell} if given else state)
+    def _run(self, x: Array, weights: recurrent.Weights, carry: list[Array], lengths: Any) -> Any:
+        before = recurrent.LSTMCarry(*carry) if carry else None
+        return recurrent.lstm(x, weights, before, lengths=lengths, reverse=self.reverse)

@@ -79,6 +79,7 @@ class _Positions(Layer):
 
     name: str
     length: Any
+    _table: Any  #: (params, x) -> (length, features)
 
     def output_shape(self, input_shape: Shape) -> Shape:
         t, _ = _sequence(self, input_shape)
@@ -96,9 +97,6 @@ class _Positions(Layer):
         self, input_shape: Shape, length: int | None, dtype: Any
     ) -> dict[str, jax.ShapeDtypeStruct]:
         return {"position": jax.ShapeDtypeStruct((), jnp.int32)}
-
-    def _table(self, params: Params, x: Array) -> Array:
-        raise NotImplementedError
 
     def apply(
         self, params: Params, state: State, x: Array, context: Context
