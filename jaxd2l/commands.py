@@ -406,7 +406,9 @@ def predict(arguments: argparse.Namespace) -> int:
     net, params, state, meta = train.load(arguments.checkpoint)
     shape, classes, codec = tuple(meta["input_shape"]), meta.get("classes"), _stored_codec(meta)
     if classes is None or (codec is None and len(shape) != 3):
-        raise Refused(f"{arguments.checkpoint}: predict needs a network that classifies")
+        raise Refused(
+            f"{arguments.checkpoint}: predict needs a network that classifies images or texts"
+        )
     if codec is None:
         images = [data.read_image(f, shape[:2], shape[2]) for f in arguments.files]
         inputs, told = np.stack(images), arguments.files

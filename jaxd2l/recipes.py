@@ -99,9 +99,9 @@ def optimizer_of(
     """The optimiser of a recipe, after clipping the gradient's global norm where asked to.
 
     Example:
-      >>> updates, _ = optimizer_of("sgd", 1.0, clip=1.0).update([3.0, 4.0], ({}, ({}, {})))
-      >>> [round(float(u), 3) for u in updates]
-      [-0.6, -0.8]
+      >>> optimizer, gradient = optimizer_of("sgd", 1.0, clip=1.0), jnp.array([3.0, 4.0])
+      >>> print(optimizer.update(gradient, optimizer.init(gradient))[0])
+      [-0.6 -0.8]
     """
     optimizer = OPTIMIZERS[name](learning_rate)
     return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
