@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jaxd2l import __version__, commands
+from jaxd2l import __version__, commands, trained_commands
 
 
 def _size(text: str) -> tuple[int, ...]:
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         "of other data that has no test part)",
     )
     add.add_argument("--json", action="store_true", help="as a JSON object")
-    add.set_defaults(run=commands.evaluate)
+    add.set_defaults(run=trained_commands.evaluate)
 
     add = subparsers.add_parser("predict", help="classify images or texts with a trained network")
     add.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or a run's folder")
@@ -123,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         help="image files (resized to the input); for a network of texts, files of one text a line",
     )
     add.add_argument("--json", action="store_true", help="one JSON object per image or text")
-    add.set_defaults(run=commands.predict)
+    add.set_defaults(run=trained_commands.predict)
 
     add = subparsers.add_parser("generate", help="go on with a text by a trained language model")
     add.add_argument("checkpoint", metavar="CHECKPOINT", help="a checkpoint or a run's folder")
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add.add_argument("--samples", type=_count, default=1, help="how many texts (default: 1)")
     add.add_argument("--seed", type=_seed, default=0, help="of the choices (default: 0)")
-    add.set_defaults(run=commands.generate)
+    add.set_defaults(run=trained_commands.generate)
     return parser
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxd2l.checks import check_integer, check_rank
+from jaxd2l.checks import check_rank
+from jaxd2l.ops.lengths import valid_steps
 from jaxd2l.ops.recurrent.cells import (
     LSTMCarry,
     Weights,
@@ -153,13 +154,5 @@ def _first(
 
 def _valid(lengths: Array | None, x: Array, where: str) -> Array | None:
     """True where a row has not ended yet: (n, t)."""
-    if lengths is None:
-        return None
-    n, t = x.shape[:2]
-    check_integer(lengths, f"{where}: lengths")
-    lengths = jnp.asarray(lengths)
-    if lengths.shape != (n,):
-        raise ValueError(
-            f"{where}: lengths must hold one length per row of x, shape ({n},), got {lengths.shape}"
-        )
-    return jnp.arange(t, dtype=lengths.dtype)[None] < lengths[:, None]
+    n, t, _ = x.shape
+    return None if lengths is None else valid_steps(lengths, n, t, where)
