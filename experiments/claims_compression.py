@@ -92,7 +92,7 @@ def tuned(net: Layer, params: Any, mask: Any, part: data.Dataset) -> Any:
     model = train.Model(lambda key, shape: (pruned(params, mask), {}), apply)
     loss = losses.softmax_cross_entropy
     run = train.make_run(model, loss, masked_sgd, epochs=TUNE, batch_size=64)
-    return run(jax.random.key(1), part.inputs, part.targets, {"learning_rate": RATE / 2})[0]
+    return run(jax.random.key(1), part, {"learning_rate": RATE / 2})[0]
 
 
 def low_rank(net: Layer, params: Any, test: data.Dataset) -> None:

@@ -232,7 +232,7 @@ def before_and_after(
     def one(key: jax.Array) -> tuple[Any, Any, jax.Array]:
         start = layers.init(net, key, parts.train.inputs.shape[1:])
         hyper = {"learning_rate": 4e-3}
-        end, _ = run(key, parts.train.inputs, parts.train.targets, hyper, start)
+        end, _ = run(key, parts.train, hyper, start)
         before, after = ((params, settled(net, params, parts.train)) for params in (start[0], end))
         return before, after, 1 - wrong(net, *after, parts.test)
 

@@ -102,7 +102,11 @@ def make_train(
     all but hyper; one program. Looping over the seeds takes about as long as mapping them."""
     loss = losses.softmax_cross_entropy
     run = train.make_run(net, loss, optimizer, epochs=epochs, batch_size=batch_size)
-    return jax.jit(lambda *a: jax.vmap(run, (0, 0, 0, None, 0))(*a)[0])
+
+    def each(key: Any, inputs: Any, targets: Any, hyper: Any, initial: Any) -> Any:
+        return run(key, (inputs, targets), hyper, initial)[0]
+
+    return jax.jit(jax.vmap(each, (0, 0, 0, None, 0)))
 
 
 @functools.partial(jax.jit, static_argnums=0)

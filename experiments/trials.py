@@ -73,7 +73,7 @@ def trials(
     def one(case: tuple[jax.Array, jax.Array]) -> tuple[Any, ...]:
         seed, rate = case
         key = jax.random.key(seed)
-        params, history = run(key, parts.train.inputs, parts.train.targets, {"learning_rate": rate})
+        params, history = run(key, parts.train, {"learning_rate": rate})
         state = settled(net, params, parts.train)
         errors = [wrong(net, params, state, part) for part in parts]
         return params, 1 - history["accuracy"], history["loss"], *errors

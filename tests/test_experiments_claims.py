@@ -52,8 +52,7 @@ def test_trials_are_runs_of_every_rate_and_seed(module, parts):
     assert found.params["dense1"]["kernel"].shape == (3, 2, 64, 8)
     loss = losses.softmax_cross_entropy
     run = jax.jit(train.make_run(mlp((8,)), loss, optax.sgd, epochs=4, batch_size=32))
-    images, labels = parts.train.inputs, parts.train.targets
-    params, history = run(jax.random.key(1), images, labels, {"learning_rate": 0.3})
+    params, history = run(jax.random.key(1), parts.train, {"learning_rate": 0.3})
     np.testing.assert_allclose(found.loss[2, 1], history["loss"], rtol=1e-4)
     for ours, wanted in zip(jax.tree.leaves(found.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours[2, 1], wanted, rtol=1e-3, atol=1e-5)

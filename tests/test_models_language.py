@@ -252,7 +252,7 @@ def test_the_pure_run_trains_several_at_once():
     pure = make_run(rnn_lm(V, 4), losses.softmax_cross_entropy, optax.adam, epochs=3, batch_size=4)
     keys = jax.random.split(jax.random.key(0), 2)
     targets = (x + 1) % V
-    both = jax.jit(jax.vmap(lambda key: pure(key, x, targets, {"learning_rate": 0.05})))
+    both = jax.jit(jax.vmap(lambda key: pure(key, (x, targets), {"learning_rate": 0.05})))
     params, history = both(keys)
     assert params["rnn1"]["input_kernel"].shape == (2, V, 4)
     assert history["loss"].shape == history["accuracy"].shape == (2, 3)

@@ -66,9 +66,7 @@ def test_the_pure_run_gives_the_same(result):
     run = train.make_run(
         NET, losses.softmax_cross_entropy, optax.sgd, epochs=2, batch_size=ROWS, carry=True
     )
-    _, history = jax.jit(run)(
-        jax.random.key(0), dataset.inputs, dataset.targets, {"learning_rate": 0.5}
-    )
+    _, history = jax.jit(run)(jax.random.key(0), dataset, {"learning_rate": 0.5})
     found = [r["train_loss"] for r in result.history]
     np.testing.assert_allclose(history["loss"], found, rtol=1e-5)
 

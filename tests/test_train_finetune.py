@@ -248,16 +248,12 @@ def test_a_whole_run_mapped_over_rates_and_starts(few):
     run = train.make_run(network(), losses.softmax_cross_entropy, optimizer, epochs=2, batch_size=5)
     starts = jax.tree.map(lambda *a: jnp.stack(a), arrays(1), arrays(2))
     mapped = jax.jit(
-        jax.vmap(
-            lambda rate, start: run(
-                jax.random.key(0), few.inputs, few.targets, {"rate": rate}, start
-            )
-        )
+        jax.vmap(lambda rate, start: run(jax.random.key(0), few, {"rate": rate}, start))
     )
     params, _ = mapped(jnp.array([0.1, 0.2]), starts)
     head = {"output/kernel", "output/bias"}
     assert changed(starts[0], params) == head
-    one, _ = jax.jit(run)(jax.random.key(0), few.inputs, few.targets, {"rate": 0.2}, arrays(2))
+    one, _ = jax.jit(run)(jax.random.key(0), few, {"rate": 0.2}, arrays(2))
     for path, leaf in array_paths(one).items():
         np.testing.assert_allclose(array_paths(params)[path][1], leaf, atol=1e-6)
 

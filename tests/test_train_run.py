@@ -37,7 +37,7 @@ def test_run_equals_an_explicit_loop(xy):
     net = Serial([Dense("a", 4), BatchNorm("bn"), Dropout("drop", 0.5), Dense("b", 2)])
     key, optimizer = jax.random.key(3), optax.adam(0.1)
     run = jax.jit(classifier(optax.adam, net))
-    params, history = run(key, x, y, {"learning_rate": 0.1})
+    params, history = run(key, (x, y), {"learning_rate": 0.1})
 
     names = {"accuracy": metrics.correct}
     update = jax.jit(train.make_update(net, losses.softmax_cross_entropy, optimizer, names))
@@ -62,8 +62,8 @@ def test_run_equals_an_explicit_loop(xy):
 def test_a_map_over_rates_equals_separate_runs(xy):
     run = classifier()
     key, rates = jax.random.key(0), jnp.array([0.01, 0.1, 1.0])
-    sweep = jax.jit(jax.vmap(lambda rate: run(key, *xy, {"learning_rate": rate})))
-    alone = jax.jit(lambda rate: run(key, *xy, {"learning_rate": rate}))
+    sweep = jax.jit(jax.vmap(lambda rate: run(key, xy, {"learning_rate": rate})))
+    alone = jax.jit(lambda rate: run(key, xy, {"learning_rate": rate}))
     params, history = sweep(rates)
     assert history["loss"].shape == (3, EPOCHS)
     for i, rate in enumerate(rates):
@@ -77,9 +77,9 @@ def test_a_map_over_keys_equals_separate_runs(xy):
     run = jax.jit(classifier())
     keys = jax.random.split(jax.random.key(5), 3)
     hyper = {"learning_rate": 0.1}
-    params, _ = jax.jit(jax.vmap(run, in_axes=(0, None, None, None)))(keys, *xy, hyper)
+    params, _ = jax.jit(jax.vmap(run, in_axes=(0, None, None)))(keys, xy, hyper)
     for i, key in enumerate(keys):
-        close(jax.tree.map(lambda a, i=i: a[i], params), run(key, *xy, hyper)[0], 1e-5)
+        close(jax.tree.map(lambda a, i=i: a[i], params), run(key, xy, hyper)[0], 1e-5)
     kernel = params["output"]["kernel"]
     assert not np.allclose(kernel[0], kernel[1])
 
@@ -90,8 +90,8 @@ def test_a_map_over_data_sets(xy):
     run = classifier()
     folds = jnp.stack([jnp.arange(8), jnp.arange(2, 10)])
     hyper = {"learning_rate": 0.1}
-    train_on = jax.jit(lambda rows: run(jax.random.key(0), x[rows], y[rows], hyper)[0])
-    together = jax.jit(jax.vmap(lambda r: run(jax.random.key(0), x[r], y[r], hyper)[0]))(folds)
+    train_on = jax.jit(lambda rows: run(jax.random.key(0), (x[rows], y[rows]), hyper)[0])
+    together = jax.jit(jax.vmap(lambda r: run(jax.random.key(0), (x[r], y[r]), hyper)[0]))(folds)
     for i, rows in enumerate(folds):
         close(jax.tree.map(lambda a, i=i: a[i], together), train_on(rows), 1e-5)
 
@@ -104,7 +104,7 @@ def test_gradient_of_a_run_with_respect_to_its_learning_rate(x64, xy, optimizer)
     key = jax.random.key(0)
 
     def last_loss(rate):
-        params, _ = run(key, x, y, {"learning_rate": rate})
+        params, _ = run(key, (x, y), {"learning_rate": rate})
         logits = x @ params["output"]["kernel"] + params["output"]["bias"]
         return losses.softmax_cross_entropy(logits, y).mean()
 
@@ -125,9 +125,7 @@ def test_linear_regression_learns_inside_one_program():
     run = train.make_run(
         models.linear_regression(), losses.squared_loss, optax.sgd, epochs=3, batch_size=10
     )
-    params, history = jax.jit(run)(
-        jax.random.key(0), dataset.inputs, dataset.targets, {"learning_rate": 0.03}
-    )
+    params, history = jax.jit(run)(jax.random.key(0), dataset, {"learning_rate": 0.03})
     np.testing.assert_allclose(params["linear"]["kernel"][:, 0], [2, -3.4], atol=1e-2)
     np.testing.assert_allclose(params["linear"]["bias"], [4.2], atol=1e-2)
     assert list(history) == ["loss"]
@@ -141,7 +139,7 @@ def test_chosen_metrics_and_several_hyper_parameters(xy):
         ),
         metrics={"top": lambda outputs, targets: outputs.max(axis=-1)},
     )
-    mapped = jax.vmap(lambda d: run(jax.random.key(0), *xy, {"learning_rate": 0.1, "decay": d}))
+    mapped = jax.vmap(lambda d: run(jax.random.key(0), xy, {"learning_rate": 0.1, "decay": d}))
     params, history = jax.jit(mapped)(jnp.array([0.0, 5.0]))
     assert set(history) == {"loss", "top"}
     norms = np.linalg.norm(params["output"]["kernel"], axis=(1, 2))
@@ -150,21 +148,21 @@ def test_chosen_metrics_and_several_hyper_parameters(xy):
 
 def test_lengths_that_differ_are_refused(xy):
     with pytest.raises(ValueError, match="inputs and targets must have the same length"):
-        classifier()(jax.random.key(0), xy[0], xy[1][:-1], {"learning_rate": 0.1})
+        classifier()(jax.random.key(0), (xy[0], xy[1][:-1]), {"learning_rate": 0.1})
 
 
 def test_no_examples_are_refused(xy):
     x, y = xy
     with pytest.raises(ValueError, match="run: there are no examples"):
-        classifier()(jax.random.key(0), x[:0], y[:0], {"learning_rate": 0.1})
+        classifier()(jax.random.key(0), (x[:0], y[:0]), {"learning_rate": 0.1})
 
 
 def test_a_batch_above_the_number_of_examples_is_all_of_them(xy):
     x, y = xy
     rate = {"learning_rate": 0.1}
     close(
-        classifier(batch_size=len(x))(jax.random.key(0), x, y, rate)[0],
-        classifier(batch_size=10**6)(jax.random.key(0), x, y, rate)[0],
+        classifier(batch_size=len(x))(jax.random.key(0), (x, y), rate)[0],
+        classifier(batch_size=10**6)(jax.random.key(0), (x, y), rate)[0],
     )
 
 

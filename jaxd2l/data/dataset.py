@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 
@@ -159,6 +160,19 @@ class Dataset:
         if bad is not None:
             raise ValueError(f"Dataset.take: index {index[bad]} is outside [0, {len(self)})")
         return Dataset(self.inputs[index], self.targets[index], self.classes)
+
+
+def _unflatten(classes: tuple[str, ...] | None, arrays: Any) -> Dataset:
+    dataset = object.__new__(Dataset)  # what was checked once; inside `jit` there are no values
+    for name, value in zip(("inputs", "targets", "classes"), (*arrays, classes), strict=True):
+        object.__setattr__(dataset, name, value)
+    return dataset
+
+
+# A data set goes through `jit` and `vmap` as its two arrays.
+jax.tree_util.register_pytree_node(
+    Dataset, lambda d: ((d.inputs, d.targets), d.classes), _unflatten
+)
 
 
 class Parts(NamedTuple):

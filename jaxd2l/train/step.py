@@ -234,7 +234,8 @@ def make_update(
     Args:
       model: a network, or a `Model`.
       loss: (outputs, targets) -> (n, ...), one value per example or element.
-      optimizer: any Optax transformation.
+      optimizer: any Optax transformation. One that takes extra arguments is given those of the
+        batch: `value`, `grad`, and the functions of the parameters `value_fn` and `grad_fn`.
       metrics: names and functions (outputs, targets) -> (n,), summed into `totals`.
       padded: whether batches may hold padding; with False the mask is known to be all True.
 
@@ -249,6 +250,7 @@ def make_update(
       (1, 4)
     """
     functions = model_of(model)
+    full = optax.with_extra_args_support(optimizer)
 
     def update(train: TrainState, batch: Any) -> TrainState:
         inputs, targets, mask = batch.inputs, batch.targets, batch.mask
@@ -271,7 +273,15 @@ def make_update(
 
         gradient = jax.value_and_grad(objective, has_aux=True)
         (mean, (values, outputs, state, carry)), grads = gradient(train.params)
-        updates, opt_state = optimizer.update(grads, train.opt_state, train.params)
+        updates, opt_state = full.update(
+            grads,
+            train.opt_state,
+            train.params,
+            value=mean,
+            grad=grads,
+            value_fn=lambda params: objective(params)[0],
+            grad_fn=lambda params: jax.grad(lambda p: objective(p)[0])(params),
+        )
         sums = _sums(values, outputs, targets, mask, metrics)
         return TrainState(
             optax.apply_updates(train.params, updates),
@@ -332,16 +342,38 @@ def make_evaluate(
       >>> int(totals["count"])
       10
     """
-    functions = model_of(model)
 
     @jax.jit
     def add(params: Any, state: Any, batch: Any, totals: dict[str, Array]) -> dict[str, Array]:
-        outputs, _ = functions.apply(params, state, batch.inputs, train=False)
-        values = per_example(loss(outputs, batch.targets), batch.mask.shape[0], "the loss")
-        sums = _sums(values, outputs, batch.targets, batch.mask, metrics)
-        return {name: totals[name] + value for name, value in sums.items()}
+        return add_batch(model, loss, metrics, params, state, batch, totals)
 
     return add
+
+
+def add_batch(
+    model: Layer | Model,
+    loss: Loss,
+    metrics: Metrics,
+    params: Any,
+    state: Any,
+    batch: Any,
+    totals: dict[str, Array],
+) -> dict[str, Array]:
+    """The totals with one more batch, in evaluation; not compiled. See `make_evaluate`.
+
+    Example:
+      >>> from jaxd2l import data, models
+      >>> net, x = models.linear_regression(), jnp.ones((4, 2))
+      >>> params, state = layers.init(net, jax.random.key(0), (2,))
+      >>> batch = data.Batch(x, jnp.ones((4, 1)), jnp.ones(4, bool), jnp.arange(4))
+      >>> totals = zero_totals({})
+      >>> int(add_batch(net, losses.squared_loss, {}, params, state, batch, totals)["count"])
+      4
+    """
+    outputs, _ = model_of(model).apply(params, state, batch.inputs, train=False)
+    values = per_example(loss(outputs, batch.targets), batch.mask.shape[0], "the loss")
+    sums = _sums(values, outputs, batch.targets, batch.mask, metrics)
+    return {name: totals[name] + value for name, value in sums.items()}
 
 
 @jax.jit
