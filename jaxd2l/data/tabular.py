@@ -135,6 +135,139 @@ def _is_numeric(column: np.ndarray) -> bool:
     return column.dtype.kind == "f"
 
 
+def check_columns(table: Mapping[str, np.ndarray], where: str) -> int:
+    """Refuse a table without columns, or with columns of unequal length; gives its rows.
+
+    Example:
+      >>> check_columns({"a": np.zeros(2), "b": np.zeros(2)}, "to_matrix")
+      2
+    """
+    if not table:
+        raise ValueError(f"{where}: the table has no columns")
+    lengths = {title: len(column) for title, column in table.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"{where}: columns of unequal length: {lengths}")
+    return next(iter(lengths.values()))
+
+
+def take_rows(table: Mapping[str, np.ndarray], rows: np.ndarray | Sequence[int]) -> Table:
+    """The rows at the indices `rows`, in that order, or where a mask of bools is True (copies).
+
+    Raises:
+      ValueError: no columns, or columns of unequal length.
+      IndexError: an index outside the table.
+
+    Example:
+      >>> take_rows({"a": np.array([1.0, 2.0, 3.0])}, [2, 0])
+      {'a': array([3., 1.])}
+    """
+    check_columns(table, "take_rows")
+    return {title: column[np.asarray(rows)] for title, column in table.items()}
+
+
+def drop_columns(table: Mapping[str, np.ndarray], names: Collection[str]) -> Table:
+    """The table without the columns called `names`.
+
+    Raises:
+      ValueError: a name that the table does not have.
+
+    Example:
+      >>> list(drop_columns({"Id": np.zeros(1), "rooms": np.zeros(1)}, ["Id"]))
+      ['rooms']
+    """
+    unknown = [name for name in names if name not in table]
+    if unknown:
+        raise ValueError(f"drop_columns: no column {unknown[0]!r}; the table has {list(table)}")
+    return {title: column for title, column in table.items() if title not in names}
+
+
+def join_rows(first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]) -> Table:
+    """The rows of one table, then those of another with the same columns.
+
+    A column without any value has no kind of its own: it takes that of its namesake.
+
+    Raises:
+      ValueError: other columns, or a column of numbers here and of text there.
+
+    Example:
+      >>> join_rows({"a": np.array([1.0])}, {"a": np.array([2.0])})
+      {'a': array([1., 2.])}
+    """
+    if set(first) != set(second):
+        differing = sorted(set(first) ^ set(second))
+        raise ValueError(f"join_rows: only one of the tables has the columns {differing}")
+    joined: Table = {}
+    for title in first:
+        parts = [first[title], second[title]]
+        if not all(map(_is_numeric, parts)):
+            for i, part in enumerate(parts):
+                if _is_numeric(part):
+                    if not np.isnan(part).all():
+                        raise ValueError(
+                            f"join_rows: column {title!r} holds numbers in one table and text in "
+                            f"the other; read it with categorical=[{title!r}]"
+                        )
+                    parts[i] = np.full(len(part), None, object)
+        joined[title] = np.concatenate(parts)
+    return joined
+
+
+def is_missing(column: np.ndarray) -> np.ndarray:
+    """Where a column has no value: NaN among numbers, None in text.
+
+    Example:
+      >>> is_missing(np.array(["Pave", None], object))
+      array([False,  True])
+    """
+    if _is_numeric(column):
+        return np.isnan(column)
+    return np.array([value is None for value in column], bool)
+
+
+def drop_missing_rows(table: Mapping[str, np.ndarray]) -> Table:
+    """The rows that lack nothing.
+
+    Raises:
+      ValueError: no columns, columns of unequal length, or no row is left.
+
+    Source: D2L 2.2.2 (deletion, the other way beside `fill_missing`).
+
+    Example:
+      >>> drop_missing_rows({"a": np.array([1.0, np.nan]), "b": np.array(["x", "y"], object)})
+      {'a': array([1.]), 'b': array(['x'], dtype=object)}
+    """
+    rows = check_columns(table, "drop_missing_rows")
+    lacking = np.zeros(rows, bool)
+    for column in table.values():
+        lacking |= is_missing(column)
+    if lacking.all():
+        raise ValueError(
+            "drop_missing_rows: every row lacks something; drop columns or use fill_missing"
+        )
+    return take_rows(table, ~lacking)
+
+
+def drop_missing_columns(table: Mapping[str, np.ndarray], most: int = 0) -> Table:
+    """The columns in which at most `most` values are missing.
+
+    Raises:
+      ValueError: no column is left.
+
+    Source: D2L 2.2.5 (an exercise drops the column with the most missing values).
+
+    Example:
+      >>> list(drop_missing_columns({"a": np.array([1.0, np.nan]), "b": np.array([1.0, 2.0])}))
+      ['b']
+    """
+    kept = {title: column for title, column in table.items() if is_missing(column).sum() <= most}
+    if not kept:
+        raise ValueError(
+            f"drop_missing_columns: every column lacks more than {most} values; raise most or use "
+            f"fill_missing"
+        )
+    return kept
+
+
 def fill_missing(
     table: Mapping[str, np.ndarray], values: Mapping[str, float] | None = None
 ) -> tuple[Table, dict[str, float]]:
@@ -158,7 +291,7 @@ def fill_missing(
         filled[title] = column
         if not _is_numeric(column):
             continue
-        absent = np.isnan(column)
+        absent = is_missing(column)
         if values is None:
             if absent.all():
                 raise ValueError(f"fill_missing: column {title!r} has no values; leave it out")
@@ -217,7 +350,7 @@ def one_hot_columns(
             raise ValueError(f"one_hot_columns: categories has nothing for column {title!r}")
         for value in known[title]:
             put(f"{title}_{value}", (column == value).astype(np.float64))
-        put(f"{title}_nan", np.array([value is None for value in column], np.float64))
+        put(f"{title}_nan", is_missing(column).astype(np.float64))
     return result, known
 
 
@@ -238,11 +371,7 @@ def to_matrix(table: Mapping[str, np.ndarray]) -> tuple[np.ndarray, tuple[str, .
       (array([[1., 3.],
              [2., 4.]], dtype=float32), ('a', 'b'))
     """
-    if not table:
-        raise ValueError("to_matrix: the table has no columns")
-    lengths = {title: len(column) for title, column in table.items()}
-    if len(set(lengths.values())) != 1:
-        raise ValueError(f"to_matrix: columns of unequal length: {lengths}")
+    check_columns(table, "to_matrix")
     columns = []
     for title, column in table.items():
         if not _is_numeric(column):
