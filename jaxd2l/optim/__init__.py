@@ -1,0 +1,29 @@
+"""Optimizers as Optax transformations, learning rate schedules, and minimizers."""
+
+from jaxd2l.optim.adam import adam as adam
+from jaxd2l.optim.adam import adamw as adamw
+from jaxd2l.optim.adam import radam as radam
+from jaxd2l.optim.adaptive import adadelta as adadelta
+from jaxd2l.optim.adaptive import adagrad as adagrad
+from jaxd2l.optim.adaptive import rmsprop as rmsprop
+from jaxd2l.optim.averaging import average as average
+from jaxd2l.optim.averaging import averaged as averaged
+from jaxd2l.optim.averaging import swa as swa
+from jaxd2l.optim.guards import skip_non_finite as skip_non_finite
+from jaxd2l.optim.guards import was_skipped as was_skipped
+from jaxd2l.optim.lookahead import lookahead as lookahead
+from jaxd2l.optim.lookahead import ranger as ranger
+from jaxd2l.optim.momentum import momentum as momentum
+from jaxd2l.optim.momentum import nesterov as nesterov
+from jaxd2l.optim.momentum import sgd as sgd
+from jaxd2l.optim.sam import sam as sam
+from jaxd2l.optim.schedules import constant as constant
+from jaxd2l.optim.schedules import cosine as cosine
+from jaxd2l.optim.schedules import factor as factor
+from jaxd2l.optim.schedules import linear_scaling as linear_scaling
+from jaxd2l.optim.schedules import piecewise as piecewise
+from jaxd2l.optim.schedules import polynomial as polynomial
+from jaxd2l.optim.schedules import polynomial_to as polynomial_to
+from jaxd2l.optim.schedules import sqrt_scaling as sqrt_scaling
+from jaxd2l.optim.schedules import step as step
+from jaxd2l.optim.schedules import warm_up as warm_up
