@@ -1,5 +1,8 @@
 """Training: one pure step, a loop around it, and a whole run as a pure function."""
 
+from jaxd2l.train.diagnosis import Diagnosis as Diagnosis
+from jaxd2l.train.diagnosis import Finding as Finding
+from jaxd2l.train.diagnosis import diagnose as diagnose
 from jaxd2l.train.files import Diverged as Diverged
 from jaxd2l.train.finetune import Transfer as Transfer
 from jaxd2l.train.finetune import by_path as by_path
