@@ -6,8 +6,7 @@ as the optimiser.
 """
 
 import dataclasses
-import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ import optax
 
 from jaxd2l.layers import BatchNorm, FixedBatchNorm, Layer, Parallel, Repeat, Serial, Split
 from jaxd2l.layers.core import Params, State, path_text
+from jaxd2l.layers.patterns import check_patterns, matching, refuse, unmatched
 from jaxd2l.layers.shapes import array_paths, check_network, inner_path
 from jaxd2l.train.step import check_optimizer
 
@@ -35,34 +35,6 @@ class Transfer(NamedTuple):
     state: State
     copied: tuple[str, ...]
     left: tuple[str, ...]
-
-
-def _patterns(patterns: Any, where: str) -> tuple[str, ...]:
-    """A collection of path patterns, not one string."""
-    if isinstance(patterns, str) or not isinstance(patterns, Iterable):
-        raise TypeError(
-            f"{where}: expected a list of path patterns such as ['output/*'], got {patterns!r}"
-        )
-    found = tuple(patterns)
-    for pattern in found:
-        if not isinstance(pattern, str):
-            raise TypeError(f"{where}: a path pattern must be a string, got {pattern!r}")
-    return found
-
-
-def _unmatched(patterns: Iterable[str], paths: Iterable[str], what: str) -> list[str]:
-    """A line for each pattern that matches no path."""
-    known = sorted(set(paths))
-    return [
-        f"the pattern {pattern!r} matches no {what}; the paths are {known}"
-        for pattern in patterns
-        if not fnmatch.filter(known, pattern)
-    ]
-
-
-def _refuse(where: str, problems: Sequence[str]) -> None:
-    if problems:
-        raise ValueError(f"{where}:\n  " + "\n  ".join(problems))
 
 
 def _pair(value: Any, what: str) -> tuple[Params, State]:
@@ -106,7 +78,7 @@ def transfer(
       >>> start.copied, start.left
       (('dense1/bias', 'dense1/kernel'), ('output/bias', 'output/kernel'))
     """
-    chosen = _patterns(leave, "transfer: leave")
+    chosen = check_patterns(leave, "transfer: leave")
     pairs = list(zip(_pair(trained, "trained"), _pair(fresh, "fresh"), strict=True))
     problems, copied, left, trees = [], [], [], []
     everything: list[str] = []
@@ -115,7 +87,7 @@ def transfer(
         everything += [*source, *target]
         leaves = []
         for path, leaf in target.items():
-            if _matches(path, chosen):
+            if matching(path, chosen):
                 left.append(path)
                 leaves.append(leaf)
                 continue
@@ -131,17 +103,12 @@ def transfer(
         problems += [
             f"{path}: the trained network has it, the new one has not"
             for path in source
-            if path not in target and not _matches(path, chosen)
+            if path not in target and not matching(path, chosen)
         ]
         trees.append(jax.tree.unflatten(jax.tree.structure(target_tree), leaves))
-    problems += _unmatched(chosen, everything, "array")
-    _refuse("transfer: these do not fit (name in `leave` what is not to be copied)", problems)
+    problems += unmatched(chosen, everything, "array")
+    refuse("transfer: these do not fit (name in `leave` what is not to be copied)", problems)
     return Transfer(trees[0], trees[1], tuple(copied), tuple(left))
-
-
-def _matches(path: str, patterns: Iterable[str]) -> list[str]:
-    """The patterns that match a path."""
-    return [pattern for pattern in patterns if fnmatch.fnmatchcase(path, pattern)]
 
 
 def freeze() -> optax.GradientTransformation:
@@ -202,7 +169,7 @@ def by_path(
             f"by_path: groups must map path patterns to optimisers, "
             f"{{'output/*': optax.sgd(0.1)}}, got {groups!r}"
         )
-    chosen = _patterns(groups, "by_path")
+    chosen = check_patterns(groups, "by_path")
     if REST in chosen:
         raise ValueError(f"by_path: give what is left over as rest=..., not as {REST!r}")
     named = dict(groups) | ({} if rest is None else {REST: rest})
@@ -210,12 +177,12 @@ def by_path(
         check_optimizer(optimizer, f"by_path: {pattern!r}")
 
     def labels(params: Any) -> Any:
-        found = {path: _matches(path, chosen) for path in array_paths(params)}
+        found = {path: matching(path, chosen) for path in array_paths(params)}
         problems = [f"{path} matches {hits}" for path, hits in found.items() if len(hits) > 1]
         if rest is None:
             problems += [f"{path} matches none" for path, hits in found.items() if not hits]
-        problems += _unmatched(chosen, found, "parameter")
-        _refuse(
+        problems += unmatched(chosen, found, "parameter")
+        refuse(
             "by_path: every path must match exactly one pattern (rest=... takes what none does)",
             problems,
         )
@@ -249,7 +216,7 @@ def fix_statistics(net: Layer, patterns: Sequence[str]) -> Layer:
       FixedBatchNorm(name='bn')
     """
     check_network(net)
-    chosen = _patterns(patterns, "fix_statistics")
+    chosen = check_patterns(patterns, "fix_statistics")
     seen: list[str] = []
 
     def change(layer: Layer, path: tuple[Any, ...]) -> Layer:
@@ -264,11 +231,11 @@ def fix_statistics(net: Layer, patterns: Sequence[str]) -> Layer:
             case BatchNorm():
                 paths = [f"{path_text(path)}/{leaf}" for leaf in ("mean", "var")]
                 seen.extend(paths)
-                if any(_matches(each, chosen) for each in paths):
+                if any(matching(each, chosen) for each in paths):
                     fields = dataclasses.fields(layer)
                     return FixedBatchNorm(**{f.name: getattr(layer, f.name) for f in fields})
         return layer
 
     changed = change(net, ())
-    _refuse("fix_statistics", _unmatched(chosen, seen, "statistics of a batch norm"))
+    refuse("fix_statistics", unmatched(chosen, seen, "statistics of a batch norm"))
     return changed
