@@ -119,15 +119,15 @@ class CriticalPoint(NamedTuple):
 
     Attributes:
       eigenvalues: (n,) of the Hessian, ascending.
-      index: () how many are negative, int32: 0 at a minimum, n at a maximum.
-      nullity: () how many are 0 within the tolerance, int32.
+      negative: () how many are below 0, int32, called the index: 0 at a minimum, n at a maximum.
+      zero: () how many are 0 within the tolerance, int32.
       residual: () the largest entry of the gradient.
       critical: () whether that is within the tolerance.
     """
 
     eigenvalues: Array
-    index: Array
-    nullity: Array
+    negative: Array
+    zero: Array
     residual: Array
     critical: Array
 
@@ -135,14 +135,14 @@ class CriticalPoint(NamedTuple):
     def kind(self) -> str:
         """ "minimum", "maximum", "saddle", "degenerate", or "not critical". Outside of `jit`, of
         one point; under `vmap` the numbers above say the same."""
-        n, index, nullity = self.eigenvalues.shape[-1], int(self.index), int(self.nullity)
+        n, negative, zero = self.eigenvalues.shape[-1], int(self.negative), int(self.zero)
         if not self.critical:
             return "not critical"
-        if 0 < index < n - nullity:
+        if 0 < negative < n - zero:
             return "saddle"
-        if nullity:
+        if zero:
             return "degenerate"
-        return "minimum" if index == 0 else "maximum"
+        return "minimum" if negative == 0 else "maximum"
 
 
 def classify_critical_point(f: Callable[[Any], Any], x: Any, *, tol: Any = None) -> CriticalPoint:
@@ -180,11 +180,11 @@ def classify_critical_point(f: Callable[[Any], Any], x: Any, *, tol: Any = None)
     bound = tolerance(tol, problem.x0.dtype, where)
     residual = jnp.abs(jax.grad(problem.f)(problem.x0)).max()
     values = jnp.linalg.eigvalsh(hessian(problem.f, problem.x0))
-    zero = bound * jnp.abs(values).max()
+    near = bound * jnp.abs(values).max()
     return CriticalPoint(
         values,
-        (values < -zero).sum(dtype=jnp.int32),
-        (jnp.abs(values) <= zero).sum(dtype=jnp.int32),
+        (values < -near).sum(dtype=jnp.int32),
+        (jnp.abs(values) <= near).sum(dtype=jnp.int32),
         residual,
         residual <= bound,
     )

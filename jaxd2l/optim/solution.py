@@ -1,6 +1,5 @@
 """What the minimisers take and give: a function of a tree, seen as one of a vector."""
 
-import numbers
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -114,7 +113,7 @@ def tolerance(tol: Any, dtype: Any, where: str) -> Any:
     """
     if tol is None:
         return float(jnp.finfo(dtype).eps) ** 0.5
-    if isinstance(tol, numbers.Real) and not tol >= 0:
+    if isinstance(tol, int | float) and not tol >= 0:
         raise ValueError(f"{where}: tol must not be below 0, got {tol}")
     return jnp.asarray(tol, dtype)
 
@@ -126,7 +125,7 @@ def limit(max_steps: Any, where: str) -> Any:
     Example:
       >>> limit(-1, "newton: max_steps")
       Traceback (most recent call last):
-      ValueError: newton: max_steps must be an integer >= 0, got -1
+      ValueError: newton: max_steps must be at least 0, got -1
     """
     if isinstance(max_steps, jax.Array) and jnp.issubdtype(max_steps.dtype, jnp.integer):
         return max_steps.astype(jnp.int32)
