@@ -1,7 +1,6 @@
 """Averages of the parameters over the steps of training, kept in the optimiser's state."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import optax
 
 from jaxd2l.geometry import as_int
 from jaxd2l.optim.guards import check_transformation, states_of
+from jaxd2l.optim.rule import check_fraction, check_params, correction, next_count, wide
 
 Array = jax.Array
 
@@ -35,8 +35,7 @@ class AverageState:
 
 def _wide(x: Any) -> Array:
     x = jnp.asarray(x)
-    narrow = jnp.issubdtype(x.dtype, jnp.floating) and x.dtype.itemsize < 4
-    return x.astype(jnp.float32) if narrow else x
+    return x.astype(wide(x.dtype)) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def _averaging(
@@ -53,10 +52,9 @@ def _averaging(
     def update(
         grads: Any, state: AverageState, params: Any = None, **extra: Any
     ) -> tuple[Any, AverageState]:
-        if params is None:
-            raise ValueError(f"{where}: update needs the parameters: update(grads, state, params)")
+        check_params(params, where, "optimizer")
         updates, new = inside.update(grads, state.inner, params, **extra)
-        count = state.count + 1
+        count = next_count(state.count)
         w = weight(count)
 
         def moved(mean: Array, after: Any) -> Array:
@@ -101,14 +99,11 @@ def average(
       >>> float(w), float(averaged(state))  # (0.5 * 3 + 6) / 1.5
       (6.0, 5.0)
     """
-    if isinstance(decay, int | float) and not 0 <= decay < 1:
-        raise ValueError(f"average: decay must be in [0, 1), got {decay}; for a plain mean use swa")
+    check_fraction(decay, "decay", "average")
 
     def weight(count: Array) -> Array:
-        d = jnp.asarray(decay, jnp.result_type(float))
-        t = count.astype(d.dtype)
-        log = math.log(decay) if isinstance(decay, int | float) and decay else jnp.log(d)
-        return (1 - d) / -jnp.expm1(t * log)  # 1 - d^t, without cancellation
+        dtype = jnp.result_type(float)
+        return jnp.asarray(1 - decay, dtype) / correction(decay, count, dtype)
 
     return _averaging(inner, weight, "average")
 
