@@ -45,6 +45,8 @@ CASES: list[Case] = [
     ("fixed_batch_norm", layers.FixedBatchNorm("bn"), (4, 3, 2)),
     ("flatten", layers.Flatten(), (3, 2, 2)),
     ("function", layers.Function(functools.partial(jnp.sum, axis=1)), (3, 4)),
+    ("gaussian_noise", layers.GaussianNoise("noise", 0.5), (5,)),
+    ("gaussian_noise_relative", layers.GaussianNoise("noise", 0.5, multiplicative=True), (5,)),
     ("global_avg_pool", layers.GlobalAvgPool(), (3, 2, 4)),
     ("global_max_pool", layers.GlobalMaxPool(), (3, 4)),
     ("group_norm", layers.GroupNorm("gn", 2), (3, 3, 4)),

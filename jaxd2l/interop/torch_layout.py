@@ -20,6 +20,7 @@ from jaxd2l.layers import (
     Dropout,
     Embedding,
     Flatten,
+    GaussianNoise,
     GroupNorm,
     Identity,
     InstanceNorm,
@@ -50,7 +51,7 @@ Network = Layer | WithAuxiliary
 #: Layers with arrays of which PyTorch has the like.
 KNOWN = (BatchNorm, Conv, ConvTranspose, Dense, Embedding, GroupNorm, InstanceNorm, PReLU)
 #: Layers that treat the features of a vector alike, so that their order does not matter.
-ELEMENTWISE = (Activation, BatchNorm, Dropout, Identity, LayerNorm, PReLU)
+ELEMENTWISE = (Activation, BatchNorm, Dropout, GaussianNoise, Identity, LayerNorm, PReLU)
 #: PyTorch's names of our leaves.
 SUFFIX = {
     "kernel": "weight",

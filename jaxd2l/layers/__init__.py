@@ -38,6 +38,7 @@ from jaxd2l.layers.linear import Embedding as Embedding
 from jaxd2l.layers.linear import Maxout as Maxout
 from jaxd2l.layers.linear import PReLU as PReLU
 from jaxd2l.layers.linear import WeightNorm as WeightNorm
+from jaxd2l.layers.noise import GaussianNoise as GaussianNoise
 from jaxd2l.layers.normalization import BatchNorm as BatchNorm
 from jaxd2l.layers.normalization import FixedBatchNorm as FixedBatchNorm
 from jaxd2l.layers.normalization import GroupNorm as GroupNorm

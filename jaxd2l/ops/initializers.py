@@ -326,6 +326,22 @@ def log_frequencies(frequencies: Any) -> Table:
     return Table(tuple((np.log(counts) - np.log(counts.sum())).tolist()))
 
 
+def forget_gate_bias(features: int, value: float = 1.0) -> Table:
+    """Bias of an LSTM layer that starts by remembering: `value` in the forget gate, 0 elsewhere.
+
+    For the gates in the order input, forget, candidate, output of `layers.LSTM`, as its `bias_init`
+    or by path: `init(net, key, shape, initializers={"lstm/bias": forget_gate_bias(32)})`.
+
+    Source: Gers, Schmidhuber and Cummins 2000; Jozefowicz, Zaremba and Sutskever 2015.
+
+    Example:
+      >>> forget_gate_bias(2)
+      Table(values=(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0))
+    """
+    zeros = [0.0] * features
+    return Table((*zeros, *[float(value)] * features, *zeros, *zeros))
+
+
 def _frequencies(values: Any, what: str) -> np.ndarray:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or array.size == 0:

@@ -92,3 +92,36 @@ def pick(values: Array, labels: Array) -> Array:
     index = jnp.expand_dims(jnp.where(labels < 0, beyond, labels), -1)  # (..., 1)
     picked = jnp.take_along_axis(values, index, axis=-1, mode="fill", fill_value=jnp.nan)
     return jnp.squeeze(picked, -1)
+
+
+def smooth_labels(
+    labels: Array, num_classes: int, smoothing: float, dtype: Any = jnp.float32
+) -> Array:
+    """Label smoothing: `(1 - s) one_hot(label) + s / c`, targets that are never 0 or 1.
+
+    For `losses.softmax_cross_entropy_with_probabilities`. The loss is (1 - s) CE(label) + s times
+    the mean over all classes of CE, and its minimum has finite logits. A label outside `[0, c)`
+    gives NaN.
+
+    Shapes:
+      labels: (...), integers; result: (..., num_classes), floating point, rows that sum to 1.
+
+    Raises:
+      TypeError: labels are not integers.
+      ValueError: smoothing is not in [0, 1].
+
+    Source: Szegedy et al. 2016, section 7. Equal to PyTorch's `label_smoothing` and
+    `optax.smooth_labels` of one-hot labels.
+
+    Example:
+      >>> smooth_labels(jnp.array([1]), 4, 0.2)
+      Array([[0.05, 0.85, 0.05, 0.05]], dtype=float32)
+    """
+    check_integer(labels, "smooth_labels: labels")
+    if not 0 <= smoothing <= 1:
+        raise ValueError(f"smooth_labels: smoothing must be in [0, 1], got {smoothing}")
+    labels = jnp.expand_dims(widen(labels), -1)
+    hit = labels == jnp.arange(num_classes, dtype=labels.dtype)
+    low = smoothing / num_classes
+    smooth = jnp.where(hit, jnp.asarray(1 - smoothing + low, dtype), jnp.asarray(low, dtype))
+    return jnp.where((labels >= 0) & (labels < num_classes), smooth, jnp.asarray(jnp.nan, dtype))
