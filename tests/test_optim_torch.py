@@ -22,7 +22,7 @@ METHODS = {
     "rmsprop": lambda rate: optim.rmsprop(rate, 0.99, 1e-8, eps_in_root=False),
     "adadelta": lambda rate: optim.adadelta(rate, 0.9, 1e-6),
     "adam": lambda rate: optim.adam(rate, eps=1e-8),
-    "adamw": lambda rate: optim.adamw(rate, eps=1e-8, weight_decay=0.01),
+    "adamw": lambda rate: optim.adamw(rate, eps=1e-8, where=lambda path: True),
     "radam": lambda rate: optim.radam(rate, threshold=5.0),
 }
 

@@ -1,27 +1,22 @@
 """Adam, AdamW and RAdam."""
 
-from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
+from jaxd2l.optim.decay import Where, decoupled_decay, is_kernel
 from jaxd2l.optim.rule import (
     Array,
     Memory,
     Rate,
-    RuleState,
     blend,
     check_fraction,
     check_not_negative,
-    check_params,
     correction,
     elementwise,
     log_of,
-    rate_at,
     root,
-    wide,
 )
 
 MOMENTS = {"mean": 0.0, "square": 0.0}
@@ -96,55 +91,40 @@ def adamw(
     eps: float = 1e-6,
     weight_decay: float = 0.01,
     *,
-    where: Callable[[str], bool] | None = None,
-) -> optax.GradientTransformation:
+    where: Where = is_kernel,
+) -> optax.GradientTransformationExtraArgs:
     """Adam with decoupled weight decay: `x <- (1 - rate decay) x - rate m' / (sqrt(v') + eps)`.
 
-    An L2 penalty in the loss would be divided by sqrt(v') like every gradient, so that weights
-    with large gradients would hardly decay; with plain `sgd` the two are the same.
+    The same as `optax.chain(adam(rate), decoupled_decay(weight_decay, rate))`. An L2 penalty in the
+    loss would be divided by sqrt(v') like every gradient, so that weights with large gradients
+    would hardly decay; with plain `sgd` the two are the same.
 
     Args:
       learning_rate, b1, b2, eps: as `adam`.
-      weight_decay: at least 0; rate times weight_decay should be below 1.
-      where: path ("dense/kernel") -> whether that parameter decays; None: all do.
+      weight_decay: at least 0, or one for each pattern of paths, as `decoupled_decay`; rate times
+        weight_decay should be below 1.
+      where: path ("dense/kernel") -> whether that parameter decays. By default kernels only: no
+        biases, no norms, no parameter without a name.
 
     Shapes: m, v and updates as the parameters.
 
     Raises:
-      ValueError: weight_decay is negative; as `adam`; `update` is called without parameters.
-      TypeError: as `sgd`.
+      ValueError: as `adam` and `decoupled_decay`. TypeError: as `sgd`.
 
-    Source: Loshchilov and Hutter 2017. PyTorch: `eps=1e-8`. Optax: `eps=1e-8`,
-    `weight_decay=1e-4`.
+    Source: Loshchilov and Hutter 2017. PyTorch: `eps=1e-8`, everything decays
+    (`where=lambda path: True`). Optax: so too, `eps=1e-8, weight_decay=1e-4`.
 
     Example:
       >>> params = {"kernel": jnp.array([1.0]), "bias": jnp.array([1.0])}
-      >>> method = adamw(0.1, weight_decay=0.5, where=lambda path: path.endswith("kernel"))
-      >>> zero = jax.tree.map(jnp.zeros_like, params)
+      >>> zero = {"kernel": jnp.zeros(1), "bias": jnp.zeros(1)}
+      >>> method = adamw(0.1, weight_decay=0.5)
       >>> updates, _ = method.update(zero, method.init(params), params)
-      >>> updates["kernel"].item(), abs(updates["bias"].item())
-      (-0.05000000074505806, 0.0)
+      >>> print(updates["kernel"], abs(updates["bias"]))
+      [-0.05] [0.]
     """
-    check_not_negative(weight_decay, "weight_decay", "adamw")
     _check(b1, b2, eps, "adamw")
-    plain = adam(learning_rate, b1, b2, eps)
-
-    def update(grads: Any, state: RuleState, params: Any = None) -> tuple[Any, RuleState]:
-        check_params(params, "adamw", "optimizer")
-        rate = rate_at(learning_rate, state.steps)
-        updates, after = plain.update(grads, state)
-
-        def decayed(path: Any, change: Array, param: Array) -> Array:
-            text = jax.tree_util.keystr(path, simple=True, separator="/")
-            if where is not None and not where(text):
-                return change
-            dtype = wide(change.dtype)
-            fraction = rate.astype(dtype) * jnp.asarray(weight_decay, dtype)
-            return (change.astype(dtype) - fraction * param.astype(dtype)).astype(change.dtype)
-
-        return jax.tree_util.tree_map_with_path(decayed, updates, params), after
-
-    return optax.GradientTransformation(plain.init, update)
+    decay = decoupled_decay(weight_decay, learning_rate, where=where)
+    return optax.chain(adam(learning_rate, b1, b2, eps), decay)
 
 
 def _length(b2: Any, count: Array, dtype: Any) -> Array:

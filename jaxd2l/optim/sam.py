@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxd2l.ops.metrics import global_norm
 from jaxd2l.optim.guards import check_transformation
-from jaxd2l.optim.rule import Array, check_not_negative, check_params, global_norm
+from jaxd2l.optim.rule import Array, check_not_negative, check_params
 
 
 def sam(
