@@ -12,6 +12,14 @@ from jaxd2l.train.finetune import transfer as transfer
 from jaxd2l.train.fit import Result as Result
 from jaxd2l.train.fit import evaluate as evaluate
 from jaxd2l.train.fit import fit as fit
+from jaxd2l.train.many import Folds as Folds
+from jaxd2l.train.many import cross_validate as cross_validate
+from jaxd2l.train.many import ensemble as ensemble
+from jaxd2l.train.many import sweep as sweep
+from jaxd2l.train.noise import with_weight_noise as with_weight_noise
+from jaxd2l.train.run import Outcome as Outcome
+from jaxd2l.train.run import Part as Part
+from jaxd2l.train.run import Run as Run
 from jaxd2l.train.run import make_run as make_run
 from jaxd2l.train.step import Model as Model
 from jaxd2l.train.step import TrainState as TrainState

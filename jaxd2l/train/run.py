@@ -137,6 +137,7 @@ class Run:
     batch_size: int
     metrics: Metrics | None = None
     carry: bool = False
+    programs: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)  # compiled
 
     def __call__(
         self,
