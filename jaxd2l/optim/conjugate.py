@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxd2l.checks import check_floating
 from jaxd2l.optim.descent import Direction, descend
-from jaxd2l.optim.solution import Solution, as_vector, limit, tolerance
+from jaxd2l.optim.solution import Problem, Solution, as_vector, implicit, limit, tolerance
 
 Array = jax.Array
 
@@ -115,10 +115,16 @@ def conjugate_gradient(
     bound = tolerance(tol, vector.dtype, where)
     most = 10 * vector.size if max_steps is None else limit(max_steps, f"{where}: max_steps")
     norm = jnp.linalg.norm(vector)
-    x, r, steps = solve(matvec, vector, start, bound * norm, most)
-    value = jnp.vdot(x, -r - vector) / 2
-    error = jnp.linalg.norm(r) / jnp.where(norm > 0, norm, 1)
-    return Solution(problem.tree(x), value, error, steps, error <= bound)
+
+    def run(x: Array) -> tuple[Array, Any]:
+        x, r, steps = solve(matvec, vector, x, bound * norm, most)
+        error = jnp.linalg.norm(r) / jnp.where(norm > 0, norm, 1)
+        return x, (error, error, steps)
+
+    quadratic = Problem(
+        lambda x: jnp.vdot(x, matvec(x)) / 2 - jnp.vdot(vector, x), start, problem.tree
+    )
+    return implicit(quadratic, lambda x: matvec(x) - vector, run, bound)
 
 
 def nonlinear_conjugate_gradient(

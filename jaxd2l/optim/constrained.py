@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxd2l.checks import check_floating
 from jaxd2l.optim.derivatives import jacobian
-from jaxd2l.optim.solution import Problem, Solution, limit, objective, tolerance
+from jaxd2l.optim.solution import Problem, Solution, implicit, limit, objective, tolerance
 
 Array = jax.Array
 Projection = Callable[[Any], Any]
@@ -121,13 +121,18 @@ def projected_gradient(
         )
         return at, residual(at[0], at[2]), rate, steps + better, ~better
 
-    x = onto(problem.x0)
-    value, gradient = graded(x)
-    rate = 1 / jnp.maximum(1, jnp.abs(gradient).max())
-    first = ((x, value, gradient), residual(x, gradient), rate, jnp.int32(0), jnp.array(False))
-    (x, value, _), error, _, steps, _ = jax.lax.while_loop(goes_on, step, first)
-    converged = jnp.isfinite(value) & (error <= bound)
-    return Solution(problem.tree(x), value, error, steps, converged)
+    def run(x: Array) -> tuple[Array, Any]:
+        x = onto(x)
+        value, gradient = graded(x)
+        rate = 1 / jnp.maximum(1, jnp.abs(gradient).max())
+        loop = ((x, value, gradient), residual(x, gradient), rate, jnp.int32(0), jnp.array(False))
+        (x, value, _), error, _, steps, _ = jax.lax.while_loop(goes_on, step, loop)
+        return x, (value, error, steps)
+
+    def root(x: Array) -> Array:
+        return x - onto(x - jax.grad(problem.f)(x))
+
+    return implicit(problem, root, run, bound)
 
 
 def kkt_residual(f: Callable[[Any], Any], x: Any, project: Projection) -> Array:

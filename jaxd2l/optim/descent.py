@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxd2l.optim.solution import Solution, limit, objective, tolerance
+from jaxd2l.optim.solution import Solution, implicit, limit, objective, tolerance
 
 Array = jax.Array
 Direction = Callable[[Array, Array, Any], tuple[Array, Any]]
@@ -46,7 +46,7 @@ def descend(
       (3.0, True)
     """
     problem = objective(f, x0, where)
-    x, dtype = problem.x0, problem.x0.dtype
+    dtype = problem.x0.dtype
     bound = tolerance(tol, dtype, where)
     most = limit(max_steps, f"{where}: max_steps")
     slack = 10 * float(jnp.finfo(dtype).eps)
@@ -54,7 +54,6 @@ def descend(
         30, curv_rtol=curvature, approx_dec_rtol=slack, initial_guess_strategy=guess
     )
     toward = direction(problem.f)
-    value, gradient = jax.value_and_grad(problem.f)(x)
 
     def residual(gradient: Array) -> Array:
         return jnp.abs(gradient).max()
@@ -71,7 +70,8 @@ def descend(
         before = search.init(x)._replace(learning_rate=rate)
         update, found = search.update(p, before, x, value=value, grad=gradient, value_fn=problem.f)
         better = (
-            jnp.isfinite(found.grad).all()
+            jnp.isfinite(found.value)
+            & jnp.isfinite(found.grad).all()
             & (found.value <= value + slack * jnp.abs(value))
             & ((x + update) != x).any()
         )
@@ -81,8 +81,10 @@ def descend(
         )
         return x, value, gradient, memory, found.learning_rate, steps + better, ~better
 
-    first = (x, value, gradient, memory(x), jnp.ones((), dtype), jnp.int32(0), jnp.array(False))
-    x, value, gradient, _, _, steps, _ = jax.lax.while_loop(goes_on, step, first)
-    error = residual(gradient)
-    converged = jnp.isfinite(value) & (error <= bound)
-    return Solution(problem.tree(x), value, error, steps, converged)
+    def run(x: Array) -> tuple[Array, Any]:
+        start = (x, *jax.value_and_grad(problem.f)(x), memory(x), jnp.ones((), dtype))
+        loop = (*start, jnp.int32(0), jnp.array(False))
+        x, value, gradient, _, _, steps, _ = jax.lax.while_loop(goes_on, step, loop)
+        return x, (value, residual(gradient), steps)
+
+    return implicit(problem, jax.grad(problem.f), run, bound)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxd2l.optim.conjugate import solve
 from jaxd2l.optim.derivatives import hessian, hvp, jacobian
 from jaxd2l.optim.descent import Direction, descend
-from jaxd2l.optim.solution import Solution, as_vector, limit, tolerance
+from jaxd2l.optim.solution import Solution, as_vector, implicit, limit, tolerance
 
 Array = jax.Array
 
@@ -178,9 +178,10 @@ def gauss_newton(
         factor = jnp.where(better, factor / 3, jnp.maximum(4 * factor, 1e-6))
         return *new, factor, steps + 1, stalled & ~better
 
-    start = (problem.x0, linear(problem.x0), jnp.asarray(damping, dtype))
-    first = (*start, jnp.int32(0), jnp.array(False))
-    x, (_, _, value, gradient), _, steps, _ = jax.lax.while_loop(goes_on, step, first)
-    error = jnp.abs(gradient).max()
-    converged = jnp.isfinite(value) & (error <= bound)
-    return Solution(problem.tree(x), value, error, steps, converged)
+    def run(x: Array) -> tuple[Array, Any]:
+        loop = (x, linear(x), jnp.asarray(damping, dtype), jnp.int32(0), jnp.array(False))
+        x, (_, _, value, gradient), _, steps, _ = jax.lax.while_loop(goes_on, step, loop)
+        return x, (value, jnp.abs(gradient).max(), steps)
+
+    half = problem._replace(f=lambda x: jnp.square(r(x)).sum() / 2)
+    return implicit(half, jax.grad(half.f), run, bound)

@@ -17,6 +17,10 @@ Array = jax.Array
 class Solution(NamedTuple):
     """Where a minimiser ended.
 
+    x and the value have derivatives, forward and reverse, with respect to all that the function
+    depends on: those of the exact solution (`implicit`). They mean nothing where `converged` is
+    False.
+
     Attributes:
       x: the point, a tree as `x0`.
       value: () f(x).
@@ -130,3 +134,43 @@ def limit(max_steps: Any, where: str) -> Any:
     if isinstance(max_steps, jax.Array) and jnp.issubdtype(max_steps.dtype, jnp.integer):
         return max_steps.astype(jnp.int32)
     return as_int(max_steps, where, 0)
+
+
+def implicit(
+    problem: Problem,
+    root: Callable[[Array], Array],
+    run: Callable[[Array], tuple[Array, Any]],
+    bound: Any,
+) -> Solution:
+    """The solution, with the derivatives of the point where `root` is 0 and not of the way there.
+
+    By the implicit function theorem `dx = -(d root / dx)^-1 (d root / dt) dt` for whatever t the
+    functions depend on; a loop has no reverse mode, and its forward mode knows the way only. The
+    equations are solved as (n, n), where they are singular by the shortest dx.
+
+    Args:
+      root: x -> what is 0 at the solution.
+      run: x0 -> (x, (value, residual, steps)).
+      bound: the tolerance of the residual.
+
+    Example:
+      >>> def solution(t):
+      ...     problem = objective(lambda x: (x - t) ** 2, 0.0, "here")
+      ...     run = lambda x: (x - x + t, (x[0], x[0], 1))
+      ...     return implicit(problem, jax.grad(problem.f), run, 1.0)
+      >>> float(jax.grad(lambda t: solution(t).x)(3.0))
+      1.0
+    """
+
+    def solve(_: Callable[[Array], Array], x0: Array) -> tuple[Array, Any]:
+        x, (value, residual, steps) = run(x0)
+        return x, (value, residual, jnp.asarray(steps, x.dtype))  # integers have no tangents
+
+    def tangent(product: Callable[[Array], Array], v: Array) -> Array:
+        return jnp.linalg.pinv(jax.jacobian(product)(jnp.zeros_like(v))) @ v
+
+    x, (value, residual, steps) = jax.lax.custom_root(
+        root, problem.x0, solve, tangent, has_aux=True
+    )
+    converged = jnp.isfinite(value) & (residual <= bound)
+    return Solution(problem.tree(x), problem.f(x), residual, steps.astype(jnp.int32), converged)
