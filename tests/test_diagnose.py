@@ -12,4 +12,5 @@ def test_a_fresh_mlp_on_digits_is_healthy():
     net, digits = models.mlp(), data.load_digits()
     params, state = init(net, jax.random.key(0), (28, 28, 1))
     found = train.diagnose(net, params, state, digits, losses.softmax_cross_entropy)
-    assert found.causes == () and str(found) == "nothing found"
+    assert found.causes == ()
+    assert str(found) == "nothing found"

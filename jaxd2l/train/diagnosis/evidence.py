@@ -12,6 +12,7 @@ from jaxd2l.data import Batch, Dataset
 from jaxd2l.layers import Layer, apply, walk
 from jaxd2l.layers.shapes import array_paths
 from jaxd2l.ops.initializers import fan_in_out
+from jaxd2l.train.diagnosis.expected import about_loss, labels_fit
 from jaxd2l.train.diagnosis.probes import figures, probed
 from jaxd2l.train.step import Loss, per_example
 
@@ -44,30 +45,86 @@ class Evidence:
     """All that was measured.
 
     Attributes:
+      steps: the leaves of the network.
       inputs, targets: the examples that went through the network, without padding.
       all_targets: those of the whole data set, or the same.
       dataset: whether a data set was given, not a batch.
-      outputs: of the network in training mode.
-      losses: (n,), one for each example.
-      loss: the function.
+      arrays: parameters and statistics by path.
       kernels: in the order of execution.
       activations, kernel_inputs: (where, figures) of the probes.
-      steps: the leaves of the network.
+      outputs, losses: of the network in training mode; (n,), one loss for each example.
+      expects: what the loss takes: "logits", "binary logits", "probabilities", or None.
+      baseline: the mean loss of outputs that are 0, or of predicting the mean; infinity if unknown.
     """
 
-    net: Layer
+    steps: tuple[Any, ...]
     inputs: np.ndarray
     targets: np.ndarray
     all_targets: np.ndarray
     dataset: bool
-    outputs: np.ndarray
-    losses: np.ndarray
-    loss: Loss
-    params: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]
     kernels: tuple[Kernel, ...]
     activations: tuple[tuple[str, dict[str, np.ndarray]], ...]
     kernel_inputs: tuple[tuple[str, dict[str, np.ndarray]], ...]
-    steps: tuple[Any, ...]
+    outputs: np.ndarray
+    losses: np.ndarray
+    expects: str | None
+    baseline: float
+
+    @property
+    def mean_loss(self) -> float:
+        return float(self.losses.mean())
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the targets are labels of the outputs."""
+        return labels_fit(self.outputs, self.targets)
+
+    @property
+    def regresses(self) -> bool:
+        """Whether the targets are numbers to be predicted."""
+        return self.targets.dtype.kind == "f" and self.expects is None
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        """The label of each example, where it has one; not the tokens of sequences."""
+        if self.classifies and self.all_targets.ndim == 1:
+            return self.all_targets
+        if self.expects == "binary logits" and self.all_targets[0].size == 1:
+            return self.all_targets.ravel()
+        return None
+
+    @property
+    def classes(self) -> int:
+        return max(self.outputs.shape[-1], 2)
+
+    @property
+    def predicted(self) -> np.ndarray | None:
+        """The mean probability of each output."""
+        if self.expects == "logits":
+            return np.asarray(jax.nn.softmax(self.outputs)).reshape(-1, self.classes).mean(0)
+        if self.expects == "binary logits":
+            return np.asarray(jax.nn.sigmoid(self.outputs)).mean(0).ravel()
+        return None
+
+    @property
+    def frequencies(self) -> np.ndarray | None:
+        """The share of each output among the targets."""
+        if self.classifies:
+            return np.bincount(self.targets.ravel(), minlength=self.classes) / self.targets.size
+        if self.targets.shape != self.outputs.shape:
+            return None
+        if self.expects == "binary logits":
+            return self.targets.mean(0).ravel()
+        return self.targets.reshape(-1, self.classes).mean(0)
+
+    @property
+    def first_input(self) -> tuple[str, dict[str, np.ndarray]]:
+        """What the first kernel reads; the inputs themselves where no kernel is known."""
+        if self.kernel_inputs:
+            return self.kernel_inputs[0]
+        size = np.abs(self.inputs).mean(tuple(range(self.inputs.ndim - 1)))
+        return "the network", {"size": size, "rms": np.sqrt(np.square(self.inputs).mean())}
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -121,24 +178,30 @@ def gather(net: Layer, params: Any, state: Any, batch: Any, loss: Loss, key: Any
         _measure(tapped, loss, params, state, jnp.asarray(inputs), jnp.asarray(targets), key)
     )
     steps = tuple(walk(net, inputs.shape[1:]))
-    flat, slopes = array_paths(jax.device_get(params)), array_paths(gradients)
+    arrays = array_paths(jax.device_get(params))
+    kernels = tuple(_kernels(steps, arrays, array_paths(gradients)))
+    readers = {kernel.path.rpartition("/")[0] for kernel in kernels}
     read: dict[str, list[Any]] = {"input": [], "activation": []}
     for place in places:
-        read["input" if place.kind == "input" else "activation"] += figures(place, left)
+        if place.kind != "input":
+            read["activation"] += figures(place, left)
+        else:
+            read["input"] += [each for each in figures(place, left) if each[0] in readers]
+    expects, baseline = about_loss(loss, outputs, targets)
     return Evidence(
-        net,
+        steps,
         inputs,
         targets,
         everything,
         isinstance(batch, Dataset),
-        outputs,
-        values,
-        loss,
-        flat,
-        tuple(_kernels(steps, flat, slopes)),
+        arrays | array_paths(jax.device_get(state)),
+        kernels,
         tuple(read["activation"]),
         tuple(read["input"]),
-        steps,
+        outputs,
+        values,
+        expects,
+        baseline,
     )
 
 

@@ -59,4 +59,7 @@ class Diagnosis:
 
     def __str__(self) -> str:
         lines = [str(finding) for finding in self.findings] or ["nothing found"]
-        return "\n".join(lines + [f"not judged: {k} ({why})" for k, why in self.unjudged.items()])
+        for reason in dict.fromkeys(self.unjudged.values()):
+            names = [name for name, why in self.unjudged.items() if why == reason]
+            lines.append(f"not judged, as {reason}: {', '.join(names)}")
+        return "\n".join(lines)
