@@ -49,13 +49,6 @@ class Rows:
         return Part(data.inputs, data.targets, data.rows[self.rows], self.count, self.fewest)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Fold:
-    train: Rows
-    valid: Rows
-
-
 def padded_rows(parts: Sequence[np.ndarray]) -> Rows:
     """Lists of rows of unequal length as one array, the shorter ones padded with row 0.
 
@@ -75,8 +68,13 @@ def _is_key(key: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(key), jax.dtypes.prng_key)
 
 
-def _keys(keys: Any, where: str) -> tuple[Array, bool]:
-    """Keys as an array of keys, and whether there is an axis of them."""
+def as_keys(keys: Any, where: str) -> tuple[Array, bool]:
+    """Keys as an array of keys, and whether there is an axis of them.
+
+    Example:
+      >>> as_keys(jax.random.split(jax.random.key(0), 3), "ensemble")[1]
+      True
+    """
     array = jnp.asarray(keys)
     ranks = (0, 1) if _is_key(array) else (1, 2)  # a key of the old style is a row of two numbers
     if array.ndim not in ranks or 0 in array.shape:
@@ -87,8 +85,14 @@ def _keys(keys: Any, where: str) -> tuple[Array, bool]:
     return array, array.ndim == ranks[1]
 
 
-def _hypers(hyper: Mapping[str, Any] | None, where: str) -> tuple[dict[str, Array], int | None]:
-    """Hyper-parameters as arrays of one length where they have one, and that length or None."""
+def as_hypers(hyper: Mapping[str, Any] | None, where: str) -> tuple[dict[str, Array], int | None]:
+    """Hyper-parameters as arrays of one length where they have one, and that length or None.
+
+    Example:
+      >>> hypers, h = as_hypers({"learning_rate": [0.1, 0.2], "decay": 0.0}, "sweep")
+      >>> hypers["decay"].shape, h
+      ((2,), 2)
+    """
     if hyper is not None and not isinstance(hyper, Mapping):
         raise TypeError(
             f"{where}: hyper-parameters must be a dict such as {{'learning_rate': rates}}, "
@@ -113,43 +117,87 @@ def _hypers(hyper: Mapping[str, Any] | None, where: str) -> tuple[dict[str, Arra
     return {name: jnp.broadcast_to(a, (h,)) for name, a in arrays.items()}, h
 
 
-def _map(
+def run_cases(
     run: Run,
-    keys: Array,
-    hyper: Mapping[str, Any] | None,
-    data: Part,
-    valid: Part | None,
-    folds: Any,
+    axes: Sequence[dict[str, Any] | None],
+    shared: dict[str, Any],
     how: How | None,
     memory: int | None,
     where: str,
-) -> Any:
+) -> tuple[Outcome, dict[str, Array] | None]:
+    """The run for every combination of the cases on the axes; leading axes in their order.
+
+    A run is told what it needs by name: "key", "hyper", "data" and "valid" (`Part`s), "rows" and
+    "held" (`Rows` of the data to train on and to validate on), "before" (an `Outcome`). What is the
+    same in all runs stands in `shared`; an axis is a dict of what changes along it, every leaf with
+    one leading axis, or None. With "held" there are means over these rows too.
+
+    Example:
+      >>> from jaxd2l import models, optim, train
+      >>> from jaxd2l.ops import losses
+      >>> x = jnp.linspace(-1.0, 1.0, 8).reshape(8, 1)
+      >>> run = train.make_run(models.linear_regression(), losses.squared_loss, optim.sgd,
+      ...                      epochs=2, batch_size=4)
+      >>> shared = {"key": jax.random.key(0), "data": part_of((x, x), "example")}
+      >>> rates = {"hyper": {"learning_rate": jnp.array([0.1, 0.2, 0.3])}}
+      >>> run_cases(run, [rates], shared, None, None, "example")[0].history["loss"].shape
+      (3, 2)
+    """
     if not isinstance(run, Run):
         raise TypeError(f"{where}: expected what train.make_run gives, got {type(run).__name__}")
     if how is not None and how not in WAYS:
         raise ValueError(f"{where}: how must be one of {WAYS} or None, got {how!r}")
-    keys, many_keys = _keys(keys, where)
-    hypers, h = _hypers(hyper, where)
+    data = shared["data"]
     size = min(run.batch_size, data.rows.shape[-1])
     way = how or choose(run.model, data.inputs.shape[1:], size, jax.default_backend())
 
-    def one(fold: Any, hyper: Any, key: Any, shared: Any) -> tuple[Outcome, Any]:
-        data, valid, fixed, one_key = shared
-        if fold is not None:
-            data, valid = fold.train.of(data), fold.valid.of(data)
+    def one(*cases: Any) -> tuple[Outcome, Any]:
+        given: dict[str, Any] = dict(cases[-1])
+        for case in cases[:-1]:
+            given |= case or {}
+        data = given["data"]
+        valid = given["held"].of(data) if "held" in given else given.get("valid")
         outcome = run.train(
-            one_key if key is None else key,
-            data,
-            fixed if hyper is None else hyper,
+            given["key"],
+            given["rows"].of(data) if "rows" in given else data,
+            given.get("hyper"),
             valid=valid,
+            before=given.get("before"),
         )
-        if fold is None:
+        if "held" not in given:
             return outcome, None
         return outcome, run.evaluate(outcome.params, outcome.state, valid)
 
-    mapped = (folds, None if h is None else hypers, keys if many_keys else None)
-    shared = (data, valid, hypers if h is None else {}, None if many_keys else keys)
-    return map_runs(one, mapped, shared, way, memory, run.programs, where)
+    return map_runs(one, axes, shared, way, memory, run.programs, where)
+
+
+def _map(
+    run: Run,
+    keys: Array,
+    hyper: Mapping[str, Any] | None,
+    shared: dict[str, Any],
+    folds: dict[str, Any] | None,
+    how: How | None,
+    memory: int | None,
+    where: str,
+) -> Any:
+    """Over the folds, the hyper-parameters and the keys, as far as there are several."""
+    keys, many_keys = as_keys(keys, where)
+    hypers, h = as_hypers(hyper, where)
+    axes = [folds, None if h is None else {"hyper": hypers}, {"key": keys} if many_keys else None]
+    fixed = ({"hyper": hypers} if h is None else {}) | ({} if many_keys else {"key": keys})
+    return run_cases(run, axes, shared | fixed, how, memory, where)
+
+
+def as_shared(data: Data, valid: Data | None, where: str) -> dict[str, Any]:
+    """The data of all runs, as `run_cases` takes them.
+
+    Example:
+      >>> list(as_shared((jnp.zeros((3, 2)), jnp.zeros(3)), None, "sweep"))
+      ['data']
+    """
+    shared = {"data": part_of(data, where)}
+    return shared if valid is None else shared | {"valid": part_of(valid, f"{where}: valid")}
 
 
 def ensemble(
@@ -194,9 +242,8 @@ def ensemble(
       ((5, 1, 1), (5, 2))
     """
     where = "ensemble"
-    checked = None if valid is None else part_of(valid, f"{where}: valid")
-    part = part_of(data, where)
-    return _map(run, keys, hyper, part, checked, None, how, memory, where)[0]
+    shared = as_shared(data, valid, where)
+    return _map(run, keys, hyper, shared, None, how, memory, where)[0]
 
 
 def sweep(
@@ -234,10 +281,10 @@ def sweep(
       2
     """
     where = "sweep"
-    if _hypers(hypers, where)[1] is None:
+    if as_hypers(hypers, where)[1] is None:
         raise ValueError(f"{where}: no hyper-parameter is an array of values, got {dict(hypers)}")
-    checked = None if valid is None else part_of(valid, f"{where}: valid")
-    return _map(run, key, hypers, part_of(data, where), checked, None, how, memory, where)[0]
+    shared = as_shared(data, valid, where)
+    return _map(run, key, hypers, shared, None, how, memory, where)[0]
 
 
 def cross_validate(
@@ -285,9 +332,10 @@ def cross_validate(
     if whole.rows.ndim != 1 or whole.fewest != whole.rows.shape[0]:
         raise ValueError(f"{where}: data must be a whole data set, not a padded part of one")
     folds = k_folds(whole.fewest, k, shuffle)
-    cut = _Fold(padded_rows([f.train for f in folds]), padded_rows([f.valid for f in folds]))
-    outcome, valid = _map(run, key, hyper, whole, None, cut, how, memory, where)
-    count = cut.valid.count
+    held = padded_rows([f.valid for f in folds])
+    cut = {"rows": padded_rows([f.train for f in folds]), "held": held}
+    outcome, valid = _map(run, key, hyper, {"data": whole}, cut, how, memory, where)
+    count = held.count
     weight = (count / count.sum()).astype(jnp.float32)
     mean = {name: jnp.tensordot(weight, values, 1) for name, values in valid.items()}
-    return Folds(outcome, valid, mean, cut.valid.of(whole))
+    return Folds(outcome, valid, mean, held.of(whole))

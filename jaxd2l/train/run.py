@@ -137,7 +137,7 @@ class Run:
     batch_size: int
     metrics: Metrics | None = None
     carry: bool = False
-    programs: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False)  # compiled
+    programs: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def __call__(
         self,
@@ -157,9 +157,16 @@ class Run:
         hyper: Mapping[str, Any] | None = None,
         initial: tuple[Any, Any] | None = None,
         valid: Data | None = None,
+        before: Outcome | None = None,
     ) -> Outcome:
-        """The same run, with the running statistics and the optimiser's state as well."""
+        """The same run, with the running statistics and the optimiser's state as well.
+
+        With `before`, what a run of fewer epochs left on the same key, data and hyper-parameters,
+        it goes on where that one stopped, and comes to what it would have come to in one go:
+        `dataclasses.replace(run, epochs=9).train(key, data, hyper, before=outcome)`.
+        """
         part = part_of(data, "run")
+        done = self._done(before, initial)
         n = part.rows.shape[0]
         size = min(self.batch_size, n)  # a batch size above the number of examples means all
         steps = iterations_per_epoch(n, size)
@@ -201,9 +208,31 @@ class Run:
 
         rows = size if self.carry else None
         shape = part.inputs.shape[1:]
+        if before is not None:
+            initial = (before.params, before.state)
         first = start(self.model, transformation, key, shape, names, initial, rows)
-        last, history = jax.lax.scan(epoch, first, jnp.arange(self.epochs))
+        if before is not None:
+            taken = done * ((part.count + size - 1) // size)  # steps with examples, as above
+            first = dataclasses.replace(
+                first, opt_state=before.opt_state, step=taken.astype(jnp.int32)
+            )
+        last, history = jax.lax.scan(epoch, first, jnp.arange(done, self.epochs))
+        if before is not None:
+            history = _joined(before.history, history)
         return Outcome(last.params, last.state, history, last.opt_state)
+
+    def _done(self, before: Outcome | None, initial: Any) -> int:
+        """How many epochs lie behind."""
+        if before is None:
+            return 0
+        if initial is not None:
+            raise ValueError("run: give initial or before, not both: before has parameters")
+        done = next(iter(before.history.values())).shape[0]
+        if done > self.epochs:
+            raise ValueError(
+                f"run: before has {done} epochs behind it, more than the {self.epochs} of the run"
+            )
+        return done
 
     def evaluate(self, params: Any, state: Any, data: Data) -> dict[str, Array]:
         """Mean loss and metrics over the data, in evaluation: {"loss": (), "accuracy": ()}.
@@ -228,6 +257,15 @@ class Run:
 
     def _metrics(self, part: Part) -> Metrics:
         return default_metrics(part.targets) if self.metrics is None else self.metrics
+
+
+def _joined(before: dict[str, Array], after: dict[str, Array]) -> dict[str, Array]:
+    if set(before) != set(after):
+        raise ValueError(
+            f"run: before must have the same figures as the run, {sorted(after)}, "
+            f"got {sorted(before)}: give `valid` in both or in neither"
+        )
+    return {name: jnp.concatenate([before[name], values]) for name, values in after.items()}
 
 
 def _choose(real: Array, new: Any, old: Any) -> Any:
