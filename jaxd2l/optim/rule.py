@@ -97,7 +97,7 @@ def wide(dtype: Any) -> Any:
       >>> print(wide(jnp.bfloat16))
       float32
     """
-    return jnp.promote_types(dtype, jnp.float32)
+    return dtype if jnp.dtype(dtype).itemsize >= 4 else jnp.dtype(jnp.float32)  # also when strict
 
 
 def next_count(count: Array) -> Array:
