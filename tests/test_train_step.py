@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxd2l import data, models, train
-from jaxd2l.layers import Dense, Dropout, Serial
+from jaxd2l import data, models, optim, train
+from jaxd2l.layers import BatchNorm, Dense, Dropout, Serial
 from jaxd2l.ops import losses, metrics
 from jaxd2l.train.step import all_finite, means, per_example, zero_totals
 
@@ -297,3 +297,32 @@ def test_model_of_refuses_other_things():
 def test_default_metrics():
     assert list(train.default_metrics(np.zeros(2, np.int32))) == ["accuracy"]
     assert train.default_metrics(np.zeros(2, np.float32)) == {}
+
+
+def test_a_skipped_step_leaves_no_trace():
+    """A batch with an infinite input, in the middle: as if it had not been there."""
+    net = Serial([Dense("a", 3), BatchNorm("bn"), Dense("output", 1)])
+    optimizer = optim.skip_non_finite(optim.momentum(0.1))
+    update = jax.jit(train.make_update(net, losses.squared_loss, optimizer, {}))
+    random = np.random.RandomState(0)
+    good = [random.randn(4, 2).astype(np.float32) for _ in range(2)]
+    bad = np.full((4, 2), np.inf, np.float32)
+
+    def after(batches):
+        state = train.start(net, optimizer, jax.random.key(0), (2,), {})
+        for x in batches:
+            batch = data.Batch(x, good[0][:, :1], np.ones(4, bool), np.arange(4))
+            state = update(state, batch)
+        return state
+
+    with_it, without = after([good[0], bad, good[1]]), after(good)
+    for part in ("params", "state", "totals", "finite"):
+        for a, b in zip(
+            jax.tree.leaves(getattr(with_it, part)),
+            jax.tree.leaves(getattr(without, part)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+    assert bool(with_it.finite)
+    assert int(with_it.step) == 3
+    assert int(with_it.opt_state.total) == 1

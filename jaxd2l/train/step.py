@@ -12,6 +12,7 @@ from jaxd2l import layers
 from jaxd2l.layers import Layer
 from jaxd2l.layers.core import fold_path
 from jaxd2l.ops import losses, metrics
+from jaxd2l.optim import was_skipped
 
 Array = jax.Array
 Loss = Callable[[Any, Any], Array]
@@ -229,7 +230,8 @@ def make_update(
 
     The loss is the mean over the real examples of the batch: L = sum_i mask_i l_i / sum_i mask_i.
     Where the training state has a carry, the network continues from it and leaves its new one, and
-    no gradient flows into the batch before: truncated back-propagation through time.
+    no gradient flows into the batch before: truncated back-propagation through time. Where the
+    optimiser skips a step (`optim.skip_non_finite`), statistics, carry and totals do so too.
 
     Args:
       model: a network, or a `Model`.
@@ -283,6 +285,15 @@ def make_update(
             grad_fn=lambda params: jax.grad(lambda p: objective(p)[0])(params),
         )
         sums = _sums(values, outputs, targets, mask, metrics)
+        finite = jnp.isfinite(mean)
+        skipped = was_skipped(opt_state)
+        if skipped is not None:  # the batch is as if it had not been there
+            finite = finite | skipped
+            new, old = (
+                (state, carry, sums),
+                (train.state, carry and train.carry, zero_totals(metrics)),
+            )
+            state, carry, sums = jax.tree.map(lambda a, b: jnp.where(skipped, b, a), new, old)
         return TrainState(
             optax.apply_updates(train.params, updates),
             state,
@@ -290,7 +301,7 @@ def make_update(
             train.key,
             train.step + 1,
             {name: train.totals[name] + value for name, value in sums.items()},
-            train.finite & jnp.isfinite(mean),
+            train.finite & finite,
             carry,
         )
 
