@@ -120,8 +120,9 @@ def smooth_labels(
     check_integer(labels, "smooth_labels: labels")
     if not 0 <= smoothing <= 1:
         raise ValueError(f"smooth_labels: smoothing must be in [0, 1], got {smoothing}")
-    labels = jnp.expand_dims(widen(labels), -1)
-    hit = labels == jnp.arange(num_classes, dtype=labels.dtype)
+    labels = jnp.expand_dims(widen(labels), -1)  # (..., 1)
+    shape = (*labels.shape[:-1], num_classes)
+    hit = labels == jax.lax.broadcasted_iota(labels.dtype, shape, len(shape) - 1)
     low = smoothing / num_classes
     smooth = jnp.where(hit, jnp.asarray(1 - smoothing + low, dtype), jnp.asarray(low, dtype))
     return jnp.where((labels >= 0) & (labels < num_classes), smooth, jnp.asarray(jnp.nan, dtype))
