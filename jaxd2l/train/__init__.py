@@ -21,6 +21,16 @@ from jaxd2l.train.run import Outcome as Outcome
 from jaxd2l.train.run import Part as Part
 from jaxd2l.train.run import Run as Run
 from jaxd2l.train.run import make_run as make_run
+from jaxd2l.train.selection import Bag as Bag
+from jaxd2l.train.selection import LogUniform as LogUniform
+from jaxd2l.train.selection import Uniform as Uniform
+from jaxd2l.train.selection import average_probabilities as average_probabilities
+from jaxd2l.train.selection import average_values as average_values
+from jaxd2l.train.selection import bagging as bagging
+from jaxd2l.train.selection import bootstrap_rows as bootstrap_rows
+from jaxd2l.train.selection import grid as grid
+from jaxd2l.train.selection import predict_members as predict_members
+from jaxd2l.train.selection import random_search as random_search
 from jaxd2l.train.step import Model as Model
 from jaxd2l.train.step import TrainState as TrainState
 from jaxd2l.train.step import default_metrics as default_metrics

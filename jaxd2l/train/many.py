@@ -166,7 +166,7 @@ def run_cases(
         )
         if "held" not in given:
             return outcome, None
-        return outcome, run.evaluate(outcome.params, outcome.state, valid)
+        return outcome, run.evaluate(outcome.params, outcome.state, given["held"].of(data))
 
     return map_runs(one, axes, shared, way, memory, run.programs, where)
 
@@ -198,6 +198,19 @@ def as_shared(data: Data, valid: Data | None, where: str) -> dict[str, Any]:
     """
     shared = {"data": part_of(data, where)}
     return shared if valid is None else shared | {"valid": part_of(valid, f"{where}: valid")}
+
+
+def as_whole(data: Data, where: str) -> Part:
+    """Data of which every row counts; a padded part is refused.
+
+    Example:
+      >>> as_whole((jnp.zeros((3, 2)), jnp.zeros(3)), "cross_validate").fewest
+      3
+    """
+    whole = part_of(data, where)
+    if whole.rows.ndim != 1 or whole.fewest != whole.rows.shape[0]:
+        raise ValueError(f"{where}: data must be a whole data set, not a padded part of one")
+    return whole
 
 
 def ensemble(
@@ -328,9 +341,7 @@ def cross_validate(
       ((4,), [3, 2, 2, 2], True)
     """
     where = "cross_validate"
-    whole = part_of(data, where)
-    if whole.rows.ndim != 1 or whole.fewest != whole.rows.shape[0]:
-        raise ValueError(f"{where}: data must be a whole data set, not a padded part of one")
+    whole = as_whole(data, where)
     folds = k_folds(whole.fewest, k, shuffle)
     held = padded_rows([f.valid for f in folds])
     cut = {"rows": padded_rows([f.train for f in folds]), "held": held}

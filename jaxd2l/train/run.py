@@ -170,7 +170,7 @@ class Run:
         n = part.rows.shape[0]
         size = min(self.batch_size, n)  # a batch size above the number of examples means all
         steps = iterations_per_epoch(n, size)
-        names = self._metrics(part)
+        names = self.metrics_of(part)
         transformation = self.optimizer(**dict(hyper or {}))
         check_optimizer(transformation, "run")
         padded = steps * size != part.fewest
@@ -240,7 +240,7 @@ class Run:
         Pure, as the run is. `train.evaluate` is the same over batches from the host.
         """
         part = part_of(data, "run.evaluate")
-        names = self._metrics(part)
+        names = self.metrics_of(part)
         n = part.rows.shape[0]
         size = min(EVALUATED, n)
         steps = iterations_per_epoch(n, size)
@@ -255,7 +255,8 @@ class Run:
         count = totals["count"].astype(jnp.float32)
         return {name: value / count for name, value in totals.items() if name != "count"}
 
-    def _metrics(self, part: Part) -> Metrics:
+    def metrics_of(self, part: Part) -> Metrics:
+        """The metrics of the run, default accuracy where the targets are labels."""
         return default_metrics(part.targets) if self.metrics is None else self.metrics
 
 

@@ -1,0 +1,145 @@
+"""Bagging, what members say together, and the bias and variance of learners."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxd2l import layers, models, optim, train
+from jaxd2l.ops import losses
+
+N, B = 12, 5
+
+
+@pytest.fixture(scope="module")
+def points():
+    random = np.random.RandomState(0)
+    x = random.randn(N, 3).astype(np.float32)
+    return jnp.asarray(x), jnp.asarray((x[:, 0] + 0.3 * random.randn(N) > 0).astype(np.int32))
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    net = models.softmax_regression(2)
+    return train.make_run(net, losses.softmax_cross_entropy, optim.sgd, epochs=2, batch_size=5)
+
+
+@pytest.fixture(scope="module")
+def bag(classifier, points):
+    keys = jax.random.split(jax.random.key(0), B)
+    return train.bagging(classifier, keys, points, {"learning_rate": 0.5})
+
+
+@pytest.mark.smoke
+def test_members_are_runs_on_their_bootstrap_samples(classifier, points, bag):
+    x, y = points
+    keys = jax.random.split(jax.random.key(0), B)
+    run = jax.jit(classifier)
+    for i, key in enumerate(keys):
+        rows = train.bootstrap_rows(key, N)
+        np.testing.assert_array_equal(bag.rows[i], rows)
+        params, history = run(key, (x[rows], y[rows]), {"learning_rate": 0.5})
+        member = jax.tree.map(lambda a, i=i: a[i], (bag.outcome.params, bag.outcome.history))
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            member,
+            (params, history),
+        )
+
+
+def test_the_error_out_of_bag_by_brute_force(points, bag):
+    """Every example is predicted by the members that did not see it, and by no other."""
+    x, y = (np.asarray(a, np.float64) for a in points)
+    kernel, bias = (np.asarray(bag.outcome.params["output"][k]) for k in ("kernel", "bias"))
+    wrong, loss, counted = 0, 0.0, 0
+    for i in range(N):
+        probabilities = []
+        for m in range(B):
+            if i not in np.asarray(bag.rows[m]).tolist():
+                e = np.exp(x[i] @ kernel[m] + bias[m])
+                probabilities.append(e / e.sum())
+        assert int(bag.out[:, i].sum()) == len(probabilities)
+        if not probabilities:
+            assert np.isnan(bag.outputs[i]).all()
+            continue
+        mean = np.mean(probabilities, axis=0)
+        np.testing.assert_allclose(np.exp(bag.outputs[i]), mean, rtol=1e-5)
+        counted += 1
+        wrong += mean.argmax() != y[i]
+        loss -= np.log(mean[int(y[i])])
+    assert bag.covered == pytest.approx(counted / N)
+    assert bag.error["accuracy"] == pytest.approx(1 - wrong / counted)
+    assert bag.error["loss"] == pytest.approx(loss / counted, rel=1e-5)
+
+
+def test_settings_have_a_bag_each_of_the_same_samples(classifier, points, bag):
+    keys = jax.random.split(jax.random.key(0), B)
+    both = train.bagging(classifier, keys, points, {"learning_rate": [0.5, 5.0]})
+    np.testing.assert_array_equal(both.rows, bag.rows)
+    assert both.outcome.history["loss"].shape == (2, B, 2)
+    np.testing.assert_allclose(both.outputs[0], bag.outputs, rtol=1e-4)
+    np.testing.assert_allclose(both.error["loss"][0], bag.error["loss"], rtol=1e-4)
+
+
+def test_the_share_left_out_is_as_expected():
+    """(1 - 1/n)^n of the rows are out of a bag: 1/e for many; within 5 standard errors."""
+    n, members = 20, 4000
+    keys = jax.random.split(jax.random.key(1), members)
+    rows = jax.jit(jax.vmap(lambda key: train.bootstrap_rows(key, n)))(keys)
+    counts = np.stack([np.bincount(r, minlength=n) for r in np.asarray(rows)])
+    share = (counts == 0).mean(axis=1)
+    expected = (1 - 1 / n) ** n
+    assert abs(share.mean() - expected) < 5 * share.std() / np.sqrt(members)
+    assert counts.sum() == n * members
+
+
+def test_averages_by_weights_per_example():
+    random = np.random.RandomState(0)
+    logits, weights = random.randn(4, 3, 5), random.randint(0, 3, (4, 3))
+    weights[:, 1] = 0
+    e = np.exp(logits)
+    p = e / e.sum(-1, keepdims=True)
+    out = np.exp(train.average_probabilities(jnp.asarray(logits, jnp.float32), weights))
+    values = train.average_values(jnp.asarray(logits, jnp.float32), weights)
+    for i in (0, 2):
+        w = weights[:, i, None] / weights[:, i].sum()
+        np.testing.assert_allclose(out[i], (w * p[:, i]).sum(0), rtol=1e-5)
+        np.testing.assert_allclose(values[i], (w * logits[:, i]).sum(0), rtol=1e-4, atol=1e-6)
+    assert np.isnan(out[1]).all()
+    assert np.isnan(values[1]).all()
+    plain = train.average_probabilities(jnp.asarray(logits, jnp.float32))
+    np.testing.assert_allclose(np.exp(plain), p.mean(0), rtol=1e-5)
+
+
+def test_the_mean_of_probabilities_has_no_larger_cross_entropy():
+    """Jensen: -log mean p <= mean -log p, for any members."""
+    logits = jax.random.normal(jax.random.key(0), (6, 50, 4)) * 3
+    labels = jax.random.randint(jax.random.key(1), (50,), 0, 4)
+    alone = jax.vmap(lambda m: losses.softmax_cross_entropy(m, labels))(logits).mean(0)
+    joint = losses.softmax_cross_entropy(train.average_probabilities(logits), labels)
+    assert bool((joint <= alone + 1e-5).all())
+
+
+@pytest.mark.parametrize("how", ["vmap", "map"])
+def test_members_predict_as_each_would_alone(how):
+    net = models.mlp((4,), 3)
+    keys = jax.random.split(jax.random.key(0), 3)
+    params, state = jax.vmap(lambda key: layers.init(net, key, (5,)))(keys)
+    x = jax.random.normal(jax.random.key(1), (1030, 5))  # more than are evaluated at once
+    outputs = train.predict_members(net, params, state, x, how=how)
+    for i in range(3):
+        member = jax.tree.map(lambda a, i=i: a[i], params)
+        alone = layers.apply(net, member, state, x)[0]
+        np.testing.assert_allclose(outputs[i], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_bagging_says_what_is_wrong(classifier, points):
+    with pytest.raises(ValueError, match="bagging: give one key for each member"):
+        train.bagging(classifier, jax.random.key(0), points)
+    part = train.Part(*points, jnp.arange(N), jnp.array(N - 1), N - 1)
+    with pytest.raises(ValueError, match="bagging: data must be a whole data set"):
+        train.bagging(classifier, jax.random.split(jax.random.key(0), 2), part)
+    with pytest.raises(ValueError, match=r"average_values: weights must be \(s,\) or \(s, n\)"):
+        train.average_values(jnp.zeros((4, 3)), jnp.ones(3))
+    with pytest.raises(ValueError, match="one leading axis"):
+        train.predict_members(models.mlp(), {"a": jnp.zeros(2), "b": jnp.zeros(3)}, {}, points[0])
