@@ -119,7 +119,7 @@ def projected_gradient(
         at = jax.tree.map(
             lambda a, b: jnp.where(better, a, b), (new, value_at, slopes), (x, value, gradient)
         )
-        return at, residual(at[0], at[2]), rate, steps + better, ~better
+        return at, residual(at[0], at[2]), rate, steps + better.astype(jnp.int32), ~better
 
     def run(x: Array) -> tuple[Array, Any]:
         x = onto(x)
