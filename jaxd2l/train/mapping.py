@@ -32,15 +32,27 @@ def choose(model: Any, input_shape: tuple[int, ...], batch_size: int, platform: 
     """
     if platform != "cpu":
         return "vmap"
+    macs = dense_macs(model, input_shape)
+    return "map" if macs is None or batch_size * macs > SMALL else "vmap"
+
+
+def dense_macs(model: Any, input_shape: tuple[int, ...]) -> int | None:
+    """Multiply-accumulates for one example, or None where not all of them are in dense layers.
+
+    Example:
+      >>> from jaxd2l import models
+      >>> dense_macs(models.mlp((64,)), (8, 8, 1)), dense_macs(models.lenet(), (28, 28, 1))
+      (4736, None)
+    """
     if not isinstance(model, Layer):
-        return "map"
+        return None
     total = 0
     for step in walk(model, input_shape):
         macs = step.layer.macs(step.input_shape)
         if macs is None or (macs and not isinstance(step.layer, Dense)):
-            return "map"
-        total += batch_size * macs
-    return "vmap" if total <= SMALL else "map"
+            return None
+        total += macs
+    return total
 
 
 def free_memory(device: Any) -> int | None:

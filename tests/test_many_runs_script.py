@@ -1,0 +1,34 @@
+"""The benchmark of many runs: its sides do the same work, and it prints its table."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "many_runs.py"
+
+
+@pytest.fixture(scope="module")
+def script():
+    return runpy.run_path(str(SCRIPT))
+
+
+@pytest.mark.slow
+def test_the_quick_table(script, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["many_runs.py", "--quick"])
+    assert script["main"]() == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    assert [line.split("|")[2].strip() for line in lines][:2] == ["one program", "fit"]
+    assert all(float(line.split("|")[3].replace(",", "")) > 0 for line in lines)
+
+
+@pytest.mark.slow
+def test_one_program_and_fit_learn_alike(script):
+    """Other orders of the examples: accuracies are alike, not equal."""
+    small = script["Case"](script["models"].mlp((16,)), 8, 64, 2, 2, 5)
+    together, one_by_one = script["ours"](small)(), script["by_fit"](small)()
+    assert together.shape == one_by_one.shape == (2, 2)
+    np.testing.assert_allclose(together, one_by_one, atol=0.08)
+    assert together.max() > 0.6
