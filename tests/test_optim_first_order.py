@@ -8,7 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from jaxd2l import optim
+from jaxd2l import models, optim, train
+from jaxd2l.ops import losses
 from jaxd2l.optim.adam import _length
 from jaxd2l.optim.rule import blend, correction
 
@@ -369,6 +370,33 @@ def test_the_norm_of_sam_is_over_all_parameters():
     sharp.update(x, sharp.init(x), x, grad_fn=gradient)
     np.testing.assert_allclose(seen[0]["a"], [3.6], rtol=1e-6)
     np.testing.assert_allclose(seen[0]["b"].astype(jnp.float32), [4.8], rtol=1e-2)
+
+
+def test_a_training_run_gives_sam_the_gradient_at_the_worst_point():
+    draw = np.random.RandomState(0)
+    x, y = draw.randn(16, 1).astype(np.float32), draw.randn(16, 1).astype(np.float32)
+    run = train.make_run(
+        models.linear_regression(),
+        losses.squared_loss,
+        lambda rate: optim.lookahead(optim.sam(optim.sgd(rate), 0.5), period=4),
+        epochs=6,
+        batch_size=16,
+    )
+    start = {"linear": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}}
+    last, _ = jax.jit(run)(jax.random.key(0), (x, y), {"rate": 0.2}, initial=(start, {}))
+
+    def gradient(w):  # of sum((x w + b - y)^2) / 2 / n
+        error = x[:, 0] * w[0] + w[1] - y[:, 0]
+        return np.array([np.mean(error * x[:, 0]), np.mean(error)])
+
+    slow = now = np.array([1.0, 0.0])
+    for step in range(1, 7):
+        g = gradient(now)
+        now = now - 0.2 * gradient(now + 0.5 * g / np.linalg.norm(g))
+        if step == 4:
+            slow = now = slow + 0.5 * (now - slow)
+    ours = [last["linear"]["kernel"].item(), last["linear"]["bias"].item()]
+    np.testing.assert_allclose(ours, now, rtol=1e-5)
 
 
 # Errors
