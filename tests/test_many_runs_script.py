@@ -27,8 +27,8 @@ def test_the_quick_table(script, monkeypatch, capsys):
 @pytest.mark.slow
 def test_one_program_and_fit_learn_alike(script):
     """Other orders of the examples: accuracies are alike, not equal."""
-    small = script["Case"](script["models"].mlp((16,)), 8, 64, 2, 2, 5)
+    small = script["Case"](script["models"].mlp((32,)), 8, 32, 2, 2, 20)
     together, one_by_one = script["ours"](small)(), script["by_fit"](small)()
     assert together.shape == one_by_one.shape == (2, 2)
-    np.testing.assert_allclose(together, one_by_one, atol=0.08)
-    assert together.max() > 0.6
+    np.testing.assert_allclose(together[:, 1], one_by_one[:, 1], atol=0.08)
+    assert together.max() > 0.85
