@@ -118,6 +118,7 @@ def assert_close(a, b, rtol):
 
 
 every = pytest.mark.parametrize("name", TABLE)
+PARTS = list(TABLE)[list(TABLE).index("average") :]  # around and beside the methods
 
 
 @every
@@ -128,7 +129,9 @@ def test_it_reduces_a_quadratic_rosenbrock_and_a_classifiers_loss(name):
     assert np.asarray(after < before * np.array([0.05, 0.25, 0.7])).all()
 
 
-@every
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in PARTS else ()) for n in TABLE]
+)
 def test_jit_and_vmap_over_rates_are_eager_steps_at_one_rate(name):
     program = program_of(name)
     mapped = program.run(program.rates, *program.start, 2)[0]
