@@ -112,14 +112,21 @@ ALL = [
 
 
 def test_base_rates_and_counts_may_be_traced_and_nothing_is_promoted(strict_promotion):
-    for make in ALL:
-        rates = jnp.asarray([0.5, 2.0])
-        swept = jax.vmap(lambda rate, make=make: make(rate)(jnp.int32(5)))(rates)
-        alone = [make(rate)(5) for rate in (0.5, 2.0)]
-        assert swept.dtype == jnp.float32
-        assert all(a.dtype == jnp.float32 and a.shape == () for a in alone)
-        np.testing.assert_allclose(swept, alone, rtol=1e-6)
-    assert make(jnp.bfloat16(0.5))(jnp.int32(3)).dtype == jnp.bfloat16
+    rates = jnp.asarray([0.5, 2.0])
+
+    @jax.jit
+    def both():
+        return [
+            (jax.vmap(lambda rate, make=make: make(rate)(jnp.int32(5)))(rates), make(2.0)(5))
+            for make in ALL
+        ]
+
+    for swept, alone in both():
+        assert swept.dtype == alone.dtype == jnp.float32
+        assert alone.shape == ()
+        np.testing.assert_allclose(swept[1], alone, rtol=1e-6)
+    shapes = [jax.eval_shape(make(jnp.bfloat16(0.5)), jnp.int32(3)) for make in ALL]
+    assert {(s.shape, s.dtype) for s in shapes} == {((), jnp.dtype(jnp.bfloat16))}
 
 
 def test_in_double_precision_rates_are_exact(x64, strict_promotion):
