@@ -65,7 +65,7 @@ def simulated_annealing(
 
     Args:
       f: tree -> (), floating point; need not be differentiable.
-      scale: of the first proposals: about the distance between minima.
+      scale: of the first proposals: a few times the distance between minima, as they shrink.
       temperature, last_temperature: in units of f: about the height of the walls between minima,
         and the precision wanted.
       steps: how many proposals.
@@ -174,7 +174,7 @@ def genetic_algorithm(
         return (children, values), values.min()
 
     noise = width * jax.random.normal(jax.random.fold_in(key, 0), (population, n), dtype)
-    points = problem.x0 + noise.at[0].set(0)
+    points = problem.x0[None] + noise.at[0].set(0)
     (points, values), history = jax.lax.scan(
         generation, (points, fitness(points)), jnp.arange(1, generations + 1)
     )

@@ -10,3 +10,4 @@ from jaxd2l.plot.images import feature_maps as feature_maps
 from jaxd2l.plot.images import image_grid as image_grid
 from jaxd2l.plot.images import kernels as kernels
 from jaxd2l.plot.text import frequencies as frequencies
+from jaxd2l.plot.trajectories import trajectories as trajectories
