@@ -2,7 +2,8 @@
 
 What is drawn is a function of (key, index of the example in the global batch), the keys being those
 of `randomness.example_keys`: under `pmap` and `shard_map` pass the global indices of the local
-examples as `examples`. The samples are float32 numbers whatever the dtype of x.
+examples as `examples`. The random bits are then the same, the samples made of them the same to a
+rounding of float32, in which they are drawn whatever the dtype of x.
 """
 
 import math
