@@ -114,7 +114,7 @@ def test_weights_are_disturbed_in_training_only():
     e = np.asarray(hidden(KEY) - params["a"]["bias"] - params["a"]["kernel"]) / 0.5
     assert stats.kstest(e.ravel(), "norm").pvalue > 0.01
     assert (np.asarray(hidden(jax.random.key(1))) != np.asarray(hidden(KEY))).all()
-    tested, _ = noisy.apply(params, state, x, train=False)
+    tested, _ = noisy.apply(params, state, x, key=KEY, train=False)
     np.testing.assert_array_equal(tested, jaxd2l.apply(net, params, state, x)[0])
     with pytest.raises(ValueError, match="weights are random in training"):
         noisy.apply(params, state, x, train=True)

@@ -273,12 +273,13 @@ def test_small_batches_added_up_are_the_large_batch(x64):
 
 
 def test_growing_batches_are_the_large_batches_they_stand_for(x64):
-    """Batches of 2, 2, then twice 4, then 8, 8: exactly an optimiser that was given these."""
+    """Three of 2, two of 4, one of 8: exactly an optimiser that was given these. A batch that was
+    begun before the number grows keeps its size."""
     random = np.random.RandomState(2)
     x, y = jnp.asarray(random.normal(size=(24, 3))), jnp.asarray(random.normal(size=24))
-    growing = optim.growing(every=2, times=2, most=4)
-    counts = jax.vmap(growing)(jnp.arange(9)), optim.growing(1, 10)(10**6)
-    assert counts[0].tolist() == [1, 1, 2, 2, 4, 4, 4, 4, 4]
+    growing = optim.growing(every=3, times=2, most=4)
+    counts = jax.vmap(growing)(jnp.arange(10)), optim.growing(1, 10)(10**6)
+    assert counts[0].tolist() == [1, 1, 1, 2, 2, 2, 4, 4, 4, 4]
     assert int(counts[1]) == 2**30  # does not overflow
 
     def end(optimizer, cuts):
@@ -292,7 +293,7 @@ def test_growing_batches_are_the_large_batches_they_stand_for(x64):
     w, v = jax.jit(
         lambda: (
             end(optim.accumulate(optim.sgd(0.1), growing), range(0, 25, 2)),
-            end(optim.sgd(0.1), (0, 2, 4, 8, 16, 24)),
+            end(optim.sgd(0.1), (0, 2, 4, 6, 10, 14, 22)),
         )
     )()
     np.testing.assert_allclose(w, v, rtol=1e-13)
