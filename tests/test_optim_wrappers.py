@@ -118,7 +118,6 @@ def test_the_flag_is_found_wherever_the_guard_is():
     groups = {"a/kernel": guard(optax.sgd(0.1)), "a/bias": guard(optax.adam(0.1))}
     places = [
         guard(optax.adam(0.1)),
-        guard(optim.average(optax.adam(0.1), 0.9)),
         optim.average(guard(optax.adam(0.1)), 0.9),
         optax.chain(optax.identity(), guard(optax.sgd(0.1))),
         train.by_path(groups),
@@ -140,7 +139,7 @@ def test_the_flag_is_found_wherever_the_guard_is():
 
     found = states(orders)
     assert [bool(flag) for flag, _ in found] == [True, False] * len(places)
-    assert sorted(bool(s.skipped) for s in found[8][1]) == [False, True]  # of the two groups
+    assert sorted(bool(s.skipped) for s in found[6][1]) == [False, True]  # of the two groups
     assert optim.was_skipped(optax.adam(0.1).init(PARAMS)) is None
 
 
@@ -390,6 +389,7 @@ def test_averages_under_the_guard_in_groups_and_over_decays():
     np.testing.assert_allclose(jax.vmap(mean)(jnp.asarray([0.0, 0.5])), [6.0, 5.0], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_all_of_them_in_a_compiled_run():
     """The guard, an average, accumulation and clipping around SGD, in a run as one program."""
 
