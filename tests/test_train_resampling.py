@@ -143,3 +143,74 @@ def test_bagging_says_what_is_wrong(classifier, points):
         train.average_values(jnp.zeros((4, 3)), jnp.ones(3))
     with pytest.raises(ValueError, match="one leading axis"):
         train.predict_members(models.mlp(), {"a": jnp.zeros(2), "b": jnp.zeros(3)}, {}, points[0])
+
+
+# --- bias and variance -------------------------------------------------------------------------
+
+POINTS, NOISE = np.linspace(-1.0, 1.0, 9), 0.25
+
+
+def truth(x):
+    return np.sin(2 * x)
+
+
+def polynomial(degree):
+    """Least squares on noisy targets at fixed points: a linear map of the targets."""
+    basis = np.vander(POINTS, degree + 1)
+    return basis @ np.linalg.pinv(basis)  # hat matrix
+
+
+def fit_polynomial(degree):
+    hat = jnp.asarray(polynomial(degree), jnp.float32)
+    clean = jnp.asarray(truth(POINTS), jnp.float32)
+
+    def predict(key):
+        noise = jax.random.normal(key, clean.shape) * NOISE**0.5
+        return jnp.dot(hat, clean + noise, precision="highest")
+
+    return predict
+
+
+@pytest.mark.parametrize("degree", [0, 3, 8])
+def test_bias_and_variance_of_polynomials_in_closed_form(degree):
+    """bias = |(H - I) t|^2 / n, variance = noise tr(H H^T) / n = noise (d + 1) / n."""
+    sets, n = 4000, len(POINTS)
+    keys = jax.random.split(jax.random.key(degree), sets)
+    clean = jnp.asarray(truth(POINTS), jnp.float32)
+    found = train.bias_variance(fit_polynomial(degree), keys, clean, noise=NOISE)
+    hat = polynomial(degree)
+    bias = (((hat - np.eye(n)) @ truth(POINTS)) ** 2).mean()
+    variance = NOISE * (degree + 1) / n
+    # The variance of an estimated variance of a normal is 2 v^2 / (sets - 1): 5 standard errors.
+    assert float(found.variance) == pytest.approx(variance, abs=5 * variance * (2 / sets) ** 0.5)
+    assert float(found.bias) == pytest.approx(
+        bias, abs=5 * (variance * (4 * bias + 1) / sets) ** 0.5
+    )
+    parts = found.bias + found.variance + found.noise
+    assert float(found.error) == pytest.approx(float(parts), rel=1e-5)
+
+
+def test_the_decomposition_by_brute_force_and_its_lack_of_bias():
+    random = np.random.RandomState(0)
+    outputs, target = random.randn(3, 4, 2), random.randn(4, 2)
+    found = train.decompose(
+        jnp.asarray(outputs, jnp.float32), jnp.asarray(target, jnp.float32), 0.5
+    )
+    variance = outputs.var(axis=0, ddof=1).mean()
+    assert float(found.variance) == pytest.approx(variance, rel=1e-5)
+    error = ((outputs - target) ** 2).mean() + 0.5
+    assert float(found.error) == pytest.approx(error, rel=1e-5)
+    assert float(found.bias) == pytest.approx(error - 0.5 - variance, rel=1e-4)
+    # Learners that are right on average have bias 0, however few of them are seen.
+    pairs = random.randn(5000, 2, 1).astype(np.float32)
+    biases = jax.vmap(lambda o: train.decompose(o, jnp.zeros(1)).bias)(jnp.asarray(pairs))
+    assert abs(float(biases.mean())) < 5 * float(biases.std()) / 5000**0.5
+
+
+def test_bias_and_variance_say_what_is_wrong():
+    with pytest.raises(ValueError, match="bias_variance: give one key for each training set"):
+        train.bias_variance(lambda key: jnp.zeros(1), jax.random.key(0), jnp.zeros(1))
+    with pytest.raises(ValueError, match="s > 1 training sets"):
+        train.decompose(jnp.zeros((1, 3)), jnp.zeros(3))
+    with pytest.raises(ValueError, match=r"outputs\[0\] and truth must have the same shape"):
+        train.decompose(jnp.zeros((2, 3)), jnp.zeros((3, 1)))
