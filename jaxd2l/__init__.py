@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from jaxd2l import checkpoint as checkpoint
     from jaxd2l import data as data
     from jaxd2l import interop as interop
+    from jaxd2l import optim as optim
     from jaxd2l import plot as plot
     from jaxd2l import testing as testing
     from jaxd2l import train as train
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Imported when first used, so that `import jaxd2l` costs little more than `import jax`.
-_LATER = ("checkpoint", "data", "interop", "plot", "testing", "train")
+_LATER = ("checkpoint", "data", "interop", "optim", "plot", "testing", "train")
 
 
 def __getattr__(name: str) -> ModuleType:
