@@ -12,7 +12,6 @@ SMALLEST_INPUT = 0.01
 LARGEST_TARGET = 100.0
 FEWEST = 10  # examples of a class
 MOST_COMMON = 9.0  # times as many as of another class
-ENOUGH = 20  # labels that shares can be told from
 
 
 def inputs_not_finite(seen: Evidence) -> Iterator[Finding]:
@@ -121,7 +120,7 @@ def classes_imbalanced(seen: Evidence) -> Iterator[Finding]:
     of balanced classes, fewer than one batch in a thousand looks so. Tokens are not judged.
     """
     labels = seen.labels
-    if labels is None or labels.size < ENOUGH:
+    if labels is None:
         return
     names, counts = np.unique(labels, return_counts=True)
     others = max(seen.classes, 2) - 1

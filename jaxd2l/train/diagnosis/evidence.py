@@ -216,7 +216,8 @@ def _kernels(steps: Any, params: dict[str, Any], slopes: dict[str, Any]) -> Any:
             at = _position(params[path].shape[: -len(declared.shape)], numbers)
             fan_in, _ = declared.fan or fan_in_out(declared.shape)
             value, slope = (np.reshape(tree[path], shape)[at] for tree in (params, slopes))
-            yield Kernel(f"{step.path}/{name}", step.layer, value, slope, fan_in)
+            arrays = np.asarray(value, np.float64), np.asarray(slope, np.float64)
+            yield Kernel(f"{step.path}/{name}", step.layer, *arrays, fan_in)
 
 
 def _without_numbers(path: str) -> tuple[str, tuple[int, ...]]:

@@ -1,6 +1,6 @@
 """`diagnose`: what is wrong with a network that does not train."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -14,13 +14,18 @@ from jaxd2l.train.diagnosis.findings import Diagnosis, Finding
 from jaxd2l.train.step import Loss, check_optimizer
 
 _NOT_FINITE = ("inputs_not_finite", "targets_not_finite", "parameters_not_finite")
-_SCALE = ("inputs_constant", "inputs_not_normalised", "weights_too_large")
-_UNITS = (*_NOT_FINITE, *_SCALE, "symmetric_initialisation")
+_UNITS = (
+    *_NOT_FINITE,
+    "inputs_constant",
+    "inputs_not_normalised",
+    "symmetric_initialisation",
+)
 _LOSS = (*_NOT_FINITE, "labels_out_of_range", "loss_not_finite")
 _GRADIENTS = (
     *_LOSS,
     *_UNITS,
     "batch_of_one",
+    "weights_too_large",
     "targets_not_normalised",
     "last_activation",
     "dead_units",
@@ -46,12 +51,20 @@ CHECKS: tuple[tuple[Callable[[Evidence], Iterable[Finding]], tuple[str, ...]], .
     (output_checks.last_activation, _NOT_FINITE),
     (output_checks.loss_not_finite, (*_LOSS, "last_activation", "weights_too_large")),
     (network_checks.dead_units, _UNITS),
-    (network_checks.saturated_units, _UNITS),
+    (network_checks.saturated_units, (*_UNITS, "weights_too_large")),
     (network_checks.gradients_vanish, _GRADIENTS),
     (network_checks.gradients_explode, _GRADIENTS),
     (output_checks.outputs_biased, _FIT),
     (output_checks.loss_too_high, (*_FIT, "outputs_biased")),
 )
+
+#: The fewest examples that a check needs: of 20 labels of ten balanced classes, less than one batch
+#: in a thousand looks imbalanced; and a unit is more easily flat for a few examples.
+NEEDS: Mapping[Callable[[Evidence], Iterable[Finding]], int] = {
+    data_checks.classes_imbalanced: 20,
+    network_checks.dead_units: 16,
+    output_checks.outputs_biased: 16,
+}
 
 
 def diagnose(
@@ -126,7 +139,10 @@ def diagnose(
     unjudged: dict[str, str] = {}
     for check, explained_by in CHECKS:
         there = [finding.cause for finding in found if finding.cause in explained_by]
-        if there:
+        least = NEEDS.get(check, 1)
+        if len(seen.inputs) < least:
+            unjudged[check.__name__] = f"there are fewer than {least} examples"
+        elif there:
             unjudged[check.__name__] = f"{there[0]} would explain it"
         else:
             found += check(seen)

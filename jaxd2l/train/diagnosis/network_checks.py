@@ -10,7 +10,6 @@ from jaxd2l.train.diagnosis.findings import Finding
 
 LARGEST_GAIN = 10.0
 MOST_FLAT = 0.8
-FEWEST_EXAMPLES = 16
 SMALLEST_RATIO = 1e-4
 SMALLEST_VARIATION = 1e-5
 LARGEST_GRADIENT = 100.0
@@ -74,12 +73,14 @@ def symmetric_initialisation(seen: Evidence) -> Iterator[Finding]:
 
 
 def weights_too_large(seen: Evidence) -> Iterator[Finding]:
-    """A hidden kernel of gain rms(W) sqrt(fan in) above 10.
+    """A kernel of gain rms(W) sqrt(fan in) above 10; the last one only where it gives logits.
 
     Xavier, He and PyTorch start between 0.5 and 1.5, and training on our healthy networks led to
-    4 at most. At 10, two layers multiply their inputs by a hundred.
+    4 at most. At 10, two layers multiply their inputs by a hundred. What size the last kernel must
+    have is for the targets to say where they are numbers, and for the inputs in a linear model.
     """
-    for kernel in seen.kernels[:-1]:
+    last = bool(seen.expects) and len(seen.kernels) > 1
+    for kernel in seen.kernels if last else seen.kernels[:-1]:
         if kernel.gain > LARGEST_GAIN:
             yield Finding(
                 "weights_too_large",
@@ -138,7 +139,7 @@ def saturated_units(seen: Evidence) -> Iterator[Finding]:
 
 def gradients_vanish(seen: Evidence) -> Iterator[Finding]:
     """A kernel whose gradient, relative to the kernel, is below 1e-4 of the largest one; or what
-    the last kernel reads varies by less than 1e-5 of its size from one example to another.
+    the last kernel reads varies from one example to another by less than 1e-5 of its size, or of 1.
 
     At a rate at which the fastest kernel changes by 1% in a step, the slowest changes by 1e-6, so
     that a million steps pass before it is another. The book's sigmoid LeNet, which trains after a
@@ -164,15 +165,15 @@ def gradients_vanish(seen: Evidence) -> Iterator[Finding]:
             return
     if len(seen.inputs) > 1 and len(seen.kernel_inputs) > 1:
         where, figures = seen.kernel_inputs[-1]
-        ratio = float(figures["variation"] / max(float(figures["rms"]), 1e-30))
-        if ratio < SMALLEST_VARIATION and figures["rms"] > 0:
+        ratio = float(figures["variation"] / max(float(figures["rms"]), 1.0))
+        if ratio < SMALLEST_VARIATION:
             yield Finding(
                 "gradients_vanish",
                 where,
                 ratio,
                 SMALLEST_VARIATION,
-                f"what the last kernel reads varies by {ratio:.1e} of its size between examples, "
-                f"below {SMALLEST_VARIATION:g}",
+                f"what the last kernel reads varies by {ratio:.1e} (of its size, or of 1) between "
+                f"examples, below {SMALLEST_VARIATION:g}",
                 _SHORTER,
             )
 

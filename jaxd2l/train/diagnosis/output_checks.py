@@ -12,7 +12,6 @@ ABOVE_UNIFORM = 2.0
 ABOVE_MEAN = 100.0
 LARGEST_BIAS = 0.7
 LARGEST_OFFSET = 10.0
-ENOUGH = 16
 RANGES = {
     "relu": (0.0, np.inf),
     "relu6": (0.0, 6.0),
@@ -104,13 +103,11 @@ def loss_not_finite(seen: Evidence) -> Iterator[Finding]:
 
 def outputs_biased(seen: Evidence) -> Iterator[Finding]:
     """One class is predicted with a mean probability 0.7 above its share; or the mean prediction is
-    ten standard deviations of the targets away from their mean.
+    ten standard deviations of the targets away from their mean (both averaged over the outputs).
 
     Healthy networks start below 0.25. A mean ten deviations away makes the loss a hundred times
     the one of predicting the mean.
     """
-    if len(seen.inputs) < ENOUGH:
-        return
     if seen.expects:
         predicted, shares = seen.predicted, seen.frequencies
         if predicted is None or shares is None:
@@ -130,8 +127,8 @@ def outputs_biased(seen: Evidence) -> Iterator[Finding]:
                 "(initializers.log_frequencies), the last kernel small",
             )
     elif seen.regresses and seen.targets.shape == seen.outputs.shape:
-        mean, spread = seen.targets.mean(0), np.maximum(seen.targets.std(0), 1e-6)
-        value = float((np.abs(seen.outputs.mean(0) - mean) / spread).max())
+        offset = np.square(seen.outputs.mean(0) - seen.targets.mean(0)).mean()
+        value = float(np.sqrt(offset / max(seen.targets.var(0).mean(), 1e-12)))
         if value > LARGEST_OFFSET:
             yield Finding(
                 "outputs_biased",

@@ -71,7 +71,7 @@ def learning_rate(
 
     Too high: the loss becomes NaN or infinite, or jumps to twice what it was and what ignorance
     costs (log C, or predicting the mean); or, while it is above half of that, falls less than half
-    as far as with updates a tenth, a hundredth ... as large, which lower it by 10% without a jump.
+    as far as with updates a tenth, a hundredth ... as large, which lower it by 5% without a jump.
     (At a low loss the first steps of Adam may double it, and training goes on.)
 
     Too low: it falls by less than 1%, and updates a hundred times or more as large lower it by 10%
@@ -106,7 +106,7 @@ def learning_rate(
 
 
 def _too_high(run: Callable[[float], Any], fall: float, jumps: bool) -> Iterator[Finding]:
-    limit = FLAT if jumps else max(2 * fall, FALLS)
+    limit = FLAT if jumps else max(2 * fall, FALLS / 2)
     before, found = -np.inf, None
     for power in range(1, 7):
         smaller, rough = run(10.0**-power)
