@@ -124,6 +124,7 @@ def test_float64_is_kept_and_exact(name, x64):
     np.testing.assert_allclose(found.x, wanted.x, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_starts_and_limits_can_be_mapped_which_gives_all_points_of_the_way(strict_promotion):
     f, starts = FUNCTIONS["rosenbrock"], jnp.array([[-1.2, 1.0], [0.0, 0.0]])
 
@@ -231,6 +232,7 @@ def test_c66_conjugate_gradients_take_n_steps_on_a_quadratic(x64):
     assert int(solve(a, np.arange(1.0, 11.0)).steps) == 3  # one for each different eigenvalue
 
 
+@pytest.mark.slow
 def test_conjugate_gradients_keep_their_bound(x64):
     a, b = spd(60, 400)
     wanted = np.linalg.solve(a, b)

@@ -93,22 +93,24 @@ def simulated_annealing(
     width = jnp.asarray(_positive(scale, f"{where}: scale"), dtype)
     lowest = _lowest(problem.f)
 
-    def step(now: Any, number: Array) -> Any:
+    def step(now: Any, drawn: tuple[Array, Array]) -> Any:
         x, value, best, least = now
-        proposal, luck = jax.random.split(jax.random.fold_in(key, number))
+        number, luck = drawn
         share = (cold / hot) ** (number.astype(dtype) / max(steps - 1, 1))
-        noise = jax.random.normal(proposal, x.shape, dtype)
+        noise = jax.random.normal(jax.random.fold_in(proposals, number), x.shape, dtype)
         new = x + width * jnp.sqrt(share) * noise
         at = lowest(new)
         worse = at - value
         odds = jnp.exp(-jnp.maximum(worse, 0) / (share * hot))
-        taken = (worse <= 0) | (jax.random.uniform(luck, (), dtype) < odds)
+        taken = (worse <= 0) | (luck < odds)
         x, value = jnp.where(taken, new, x), jnp.where(taken, at, value)
         best, least = jnp.where(value < least, x, best), jnp.minimum(value, least)
         return (x, value, best, least), least
 
     start = lowest(x)
-    (_, _, best, least), history = jax.lax.scan(step, (x, start, x, start), jnp.arange(steps))
+    proposals, other = jax.random.split(key)
+    drawn = (jnp.arange(steps), jax.random.uniform(other, (steps,), dtype))
+    (_, _, best, least), history = jax.lax.scan(step, (x, start, x, start), drawn)
     return Found(problem.tree(best), least, history)
 
 
@@ -159,15 +161,16 @@ def genetic_algorithm(
 
     def generation(now: Any, number: Array) -> Any:
         points, values = now  # (population, n), (population,)
-        keys = jax.random.split(jax.random.fold_in(key, number), 4)
-        rivals = jax.random.randint(keys[0], (2, 2, population), 0, population)
+        first, second = jax.random.split(jax.random.fold_in(key, number))
+        luck = jax.random.uniform(first, (population, 4 + 2 * n), dtype)  # one draw compiles faster
+        rivals = (population * luck[:, :4]).astype(jnp.int32).T.reshape(2, 2, population)
+        place, chance = luck[:, 4 : 4 + n], luck[:, 4 + n :]
         wins = values[rivals[0]] <= values[rivals[1]]
         mother, father = points[jnp.where(wins, rivals[0], rivals[1])]
-        place = jax.random.uniform(keys[1], points.shape, dtype, -0.25, 1.25)
-        children = mother + place * (father - mother)
+        children = mother + (1.5 * place - 0.25) * (father - mother)
         spread = width / jnp.sqrt(number.astype(dtype))
-        noise = spread * jax.random.normal(keys[2], points.shape, dtype)
-        children += jnp.where(jax.random.bernoulli(keys[3], 1 / n, points.shape), noise, 0)
+        noise = spread * jax.random.normal(second, points.shape, dtype)
+        children += jnp.where(chance < 1 / n, noise, 0)
         best = values.argmin()
         children = children.at[0].set(points[best])
         values = fitness(children)
