@@ -1,19 +1,23 @@
 """Closed forms: least squares and ridge against NumPy and scikit-learn, and what they spend."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.test_util import check_grads
 from sklearn.linear_model import LinearRegression, Ridge
 
+from jaxd2l.data import k_folds
 from jaxd2l.ops.linear import dense
 from jaxd2l.ops.regression import effective_parameters, linear_regression, ridge_regression
 
 draw = np.random.RandomState(0)
 X, Y = draw.randn(12, 3) + 2, draw.randn(12, 2)
 WIDE, FEW = draw.randn(4, 6), draw.randn(4)
-LINEAR, RIDGE = jax.jit(linear_regression), jax.jit(ridge_regression)
+FAST = {"xla_backend_optimization_level": 0}  # to compile
+LINEAR = jax.jit(linear_regression, compiler_options=FAST)
+RIDGE = jax.jit(ridge_regression, compiler_options=FAST)
 
 
 def smallest(x, y):
@@ -46,12 +50,11 @@ def test_targets_without_columns_give_a_kernel_without_columns(x64):
 def test_of_equally_good_fits_the_smallest_is_found(x64):
     for x, y in ((WIDE, FEW), (np.c_[X, X[:, 0], np.ones(12)], Y[:, 0])):
         kernel, bias = smallest(x, y)
-        fit = linear_regression(x, y)
+        fit = jax.tree.map(np.asarray, LINEAR(x, y))
         np.testing.assert_allclose(fit.kernel, kernel, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(fit.bias, bias, rtol=1e-9)
-        np.testing.assert_allclose(
-            x @ fit.kernel + fit.bias, LinearRegression().fit(x, y).predict(x), rtol=1e-9
-        )
+        wanted = LinearRegression().fit(x, y).predict(x)
+        np.testing.assert_allclose(x @ fit.kernel + fit.bias, wanted, rtol=1e-9)
     np.testing.assert_allclose(fit.kernel[0], fit.kernel[3], rtol=1e-9)  # the copies share
     assert abs(fit.kernel[4]) < 1e-12  # a constant column gets nothing
 
@@ -75,11 +78,12 @@ def test_ridge_is_the_formula_of_the_notes_and_leaves_the_bias_free(x64):
 
 def test_the_limit_of_weak_ridge_is_the_smallest_fit(x64):
     kernel, _ = smallest(WIDE, FEW)
-    strengths = jnp.array([1e-2, 1e-4, 1e-6, 1e-8])
-    fits = jax.jit(jax.vmap(ridge_regression, (None, None, 0)))(WIDE, FEW, strengths)
-    away = np.abs(fits.kernel - kernel).max(1)
+    strengths = np.array([1e-2, 1e-4, 1e-6, 1e-8])
+    many = jax.jit(jax.vmap(ridge_regression, (None, None, 0)), compiler_options=FAST)
+    kernels = np.asarray(many(WIDE, FEW, strengths).kernel)
+    away = np.abs(kernels - kernel).max(1)
     np.testing.assert_allclose(away[:-1] / away[1:], 100, rtol=0.05)  # proportional to strength
-    sizes = np.linalg.norm(fits.kernel, axis=1)
+    sizes = np.linalg.norm(kernels, axis=1)
     assert (np.diff(sizes) > 0).all()
     assert sizes[-1] < np.linalg.norm(kernel)
 
@@ -99,9 +103,23 @@ def test_ridge_in_float32_loses_no_digits_to_a_square():
 
 
 def test_derivatives(x64):
-    for x, y in ((jnp.asarray(X[:6]), jnp.asarray(Y[:6, 0])), (jnp.asarray(WIDE), FEW)):
-        check_grads(linear_regression, (x, jnp.asarray(y)), 1)
-    check_grads(ridge_regression, (jnp.asarray(WIDE), jnp.asarray(FEW), jnp.asarray(0.5)), 1)
+    """In both modes, against differences; as wide as there are rows, so that the rank is short."""
+
+    def both(x, y, c):
+        linear, ridge = linear_regression(x, y), ridge_regression(x, y, c)
+        return jnp.concatenate([linear.kernel, linear.bias[None], ridge.kernel, ridge.bias[None]])
+
+    at = (X[:3], Y[:3, 0], np.array(0.5))
+    reverse = jax.jit(jax.jacrev(both, (0, 1, 2)), compiler_options=FAST)(*at)
+    forward = jax.jit(jax.jacfwd(both, (0, 1, 2)), compiler_options=FAST)(*at)
+    program = jax.jit(both, compiler_options=FAST)
+    for number, argument in enumerate(at):
+        np.testing.assert_allclose(reverse[number], forward[number], rtol=1e-8, atol=1e-8)
+        way = np.array(np.random.RandomState(number).randn(*np.shape(argument)))
+        ends = [program(*at[:number], argument + t * way, *at[number + 1 :]) for t in (1e-5, -1e-5)]
+        wanted = np.subtract(*ends) / 2e-5
+        found = np.tensordot(forward[number], way, np.ndim(way))
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
@@ -115,23 +133,24 @@ def test_dtypes_stay_and_nothing_is_promoted(strict_promotion, dtype):
 
 
 def test_effective_parameters(x64):
-    x, y = jnp.asarray(X), jnp.asarray(Y[:, 0])
+    y = jnp.asarray(Y[:, 0])
 
-    def predictions(fit):
-        return x @ fit.kernel + fit.bias
+    def fitted(y, strength):
+        fit = linear_regression(X, y) if strength is None else ridge_regression(X, y, strength)
+        return X @ fit.kernel + fit.bias
 
-    spent = effective_parameters(lambda y: predictions(linear_regression(x, y)), y)
-    assert spent == pytest.approx(4, rel=1e-10)
+    @functools.partial(jax.jit, compiler_options=FAST)
+    def spent(y):
+        each = [effective_parameters(lambda y, c=c: fitted(y, c), y) for c in (None, 0.1, 10.0)]
+        return jnp.stack(each)
+
     s2 = np.linalg.svd(X - X.mean(0), compute_uv=False) ** 2
-    for strength in (0.1, 10.0):
-        spent = effective_parameters(
-            lambda y, c=strength: predictions(ridge_regression(x, y, c)), y
-        )
-        assert spent == pytest.approx(1 + (s2 / (s2 + strength)).sum(), rel=1e-10)
+    wanted = [4, *(1 + (s2 / (s2 + c)).sum() for c in (0.1, 10.0))]
+    np.testing.assert_allclose(spent(y), wanted, rtol=1e-10)
     with pytest.raises(ValueError, match="one prediction for each of the 12 targets"):
         effective_parameters(jnp.sum, y)
     with pytest.raises(ValueError, match=r"y must have shape \(n,\)"):
-        effective_parameters(lambda y: y, x)
+        effective_parameters(lambda y: y, X)
 
 
 def test_errors():
@@ -150,3 +169,31 @@ def test_errors():
             ridge_regression(x, y, strength)
     with pytest.raises(ValueError, match=r"one number, got shape \(2,\); use jax.vmap"):
         ridge_regression(x, y, jnp.ones(2))
+
+
+def test_the_mean_error_over_folds_is_unbiased_for_the_smaller_training_part(x64):
+    # C83: for normal inputs the error of a fit on m examples is known in closed form
+    n, d, k = 20, 4, 5
+    folds = k_folds(n, k)
+    train, valid = (np.stack(part) for part in zip(*folds, strict=True))
+    assert np.bincount(valid.ravel()).tolist() == [1] * n  # every example validates once
+
+    def one(x, y):
+        fit = linear_regression(x[train[0]], y[train[0]])
+        return jnp.square(x[valid[0]] @ fit.kernel + fit.bias - y[valid[0]]).mean()
+
+    def mean_error(x, y):
+        shifts = jnp.arange(k) * (n // k)  # the folds are the first one, of rows that move round
+        return jax.vmap(lambda s: one(jnp.roll(x, -s, 0), jnp.roll(y, -s)))(shifts).mean()
+
+    draw = np.random.RandomState(1)
+    x = draw.randn(1500, n, d)
+    y = x @ np.ones(d) + draw.randn(1500, n)
+    found = np.asarray(jax.jit(jax.vmap(mean_error), compiler_options=FAST)(x, y))
+
+    def known(m):
+        return (1 + 1 / m) * (m - 2) / (m - d - 2)
+
+    error = found.std() / np.sqrt(len(found))
+    assert abs(found.mean() - known(n - n // k)) < 3 * error
+    assert found.mean() - known(n) > 5 * error  # too dark for the model trained on all

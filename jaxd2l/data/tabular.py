@@ -48,6 +48,16 @@ def _rows(file: BinaryIO, name: str, max_bytes: int) -> Iterator[tuple[int, list
         raise ValueError(f"{name}, line {reader.line_num}: not valid CSV: {error}") from error
 
 
+def is_number(text: str) -> bool:
+    """Whether a table takes this text for a number: what Python takes, less the surprises.
+
+    Example:
+      >>> [is_number(text) for text in ("-1.5e3", "1_000", "inf")]
+      [True, False, False]
+    """
+    return _NUMBER.fullmatch(text) is not None
+
+
 def _numbers(
     values: Sequence[str | None], lines: Sequence[int], where: str, required: bool
 ) -> np.ndarray | None:
@@ -56,7 +66,7 @@ def _numbers(
     for i, value in enumerate(values):
         if value is None:
             continue
-        if not _NUMBER.fullmatch(value):
+        if not is_number(value):
             if not required:
                 return None
             raise ValueError(f"{where} must be a number on line {lines[i]}, got {value!r}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxd2l.checkpoint.atomic import replacing
-from jaxd2l.data.tabular import Table, check_columns, is_missing
+from jaxd2l.data.tabular import MISSING, Table, check_columns, is_missing, is_number
 
 
 def from_pandas(frame: Any) -> Table:
@@ -67,37 +67,63 @@ def from_pandas(frame: Any) -> Table:
     return table
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))
+def _number(value: float) -> str:
+    """Without ".0" where that is exact; -0.0 keeps its sign."""
+    text = repr(value)
+    return text.removesuffix(".0")
+
+
+def _cells(title: str, column: np.ndarray) -> list[str]:
+    """A column as text that `read_csv` reads back as it is."""
+    where = f"write_csv: column {title!r}"
+    absent = is_missing(column)
+    values = column.tolist()
+    if column.dtype.kind == "f":
+        if np.isinf(column).any():
+            raise ValueError(f"{where} holds an infinite number")
+        return ["NA" if gone else _number(v) for v, gone in zip(values, absent, strict=True)]
+    present = [value for value in values if value is not None]
+    for value in present:
+        if not isinstance(value, str):
+            raise ValueError(f"{where} must hold text or numbers, got {value!r}")
+        if value in MISSING or value != value.strip() or "\0" in value:
+            raise ValueError(
+                f"{where} holds {value!r}, which would be read back as something else: missing "
+                f"values are None; space around text and NUL bytes are not kept"
+            )
+    if all(is_number(value) for value in present):
+        raise ValueError(
+            f"{where} of text would be read back as numbers; convert it with .astype(float)"
+        )
+    return ["NA" if value is None else value for value in values]
 
 
 def write_csv(path: str | os.PathLike[str], table: Mapping[str, np.ndarray]) -> None:
     """A table as a CSV file (UTF-8, a header line, missing values as NA), written in one step.
 
-    `read_csv` reads the same table back: numbers to the last bit. An earlier file stays as it was
-    if writing fails.
+    `read_csv` reads the same table back, numbers to the last bit. An earlier file stays as it was
+    if anything is wrong.
 
     Raises:
-      ValueError: no columns, columns of unequal length, infinite numbers, or text that would not
-        be read back: it begins or ends with a space or stands for a missing value.
+      ValueError: no columns, no rows, columns of unequal length, or what would not be read back:
+        infinite numbers, text that stands for a missing value or has space around it, columns of
+        text that look like numbers or hold nothing, names with space around them.
       OSError: the file cannot be written.
 
     Source: D2L 2.2.1.
     """
-    rows = check_columns(table, "write_csv")
-    columns = []
-    for title, column in table.items():
-        absent, cells = is_missing(column), []
-        for value, gone in zip(column.tolist(), absent.tolist(), strict=True):
-            if isinstance(value, float) and np.isinf(value):
-                raise ValueError(f"write_csv: column {title!r} holds an infinite number")
-            cells.append("NA" if gone else _cell(value))
-        columns.append(cells)
+    if not check_columns(table, "write_csv"):
+        raise ValueError("write_csv: the table has no rows")
+    for title in table:
+        if not title or title != title.strip() or "\0" in title:
+            raise ValueError(
+                f"write_csv: names of columns must not be empty or have space around them, "
+                f"got {title!r}"
+            )
+    columns = [_cells(title, column) for title, column in table.items()]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)
-    writer.writerows(zip(*columns, strict=True) if rows else ())
+    writer.writerows(zip(*columns, strict=True))
     with replacing(path) as file:
         file.write(text.getvalue().encode("utf-8"))

@@ -5,6 +5,7 @@ activation is the *inverse* link: sigmoid for probabilities, exp for counts. (Th
 call the activation the link.)
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -210,6 +211,7 @@ def fit_generalized_linear(
     )
 
 
+@functools.partial(jax.jit, static_argnames=("family", "limit"))
 def _newton(
     family: Family, design: Array, targets: Array, start: Array, limit: int
 ) -> tuple[Array, Array, Array]:

@@ -1,5 +1,6 @@
 """The k nearest neighbours: predictions straight from the training examples, without parameters."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -74,20 +75,36 @@ def nearest_neighbors(queries: Array, points: Array, k: int) -> Neighbors:
         raise ValueError(f"{where}: k = {k} neighbours of {n} points; k must be at most {n}")
     dtype = solver_dtype(queries, points)
     q, p = jnp.asarray(queries, dtype), jnp.asarray(points, dtype)
-    centre = jnp.mean(jnp.where(jnp.isfinite(p), p, 0), axis=0, keepdims=True)
-    centre = jax.lax.stop_gradient(centre)
-    blocks = _pieces(jax.lax.stop_gradient(p) - centre, min(BLOCK, n))
-    starts = jnp.arange(blocks.shape[0], dtype=jnp.int32) * blocks.shape[1]
+    found = _nearest(q, p, k, min(BLOCK, n), min(QUERIES, q.shape[0]))
+    return Neighbors(found.distances.astype(queries.dtype), found.indices)
+
+
+def _centre(p: Array) -> Array:
+    """About the mean of the finite points (n, d): (1, d); whole numbers keep exact squares."""
+    p = jnp.where(jnp.isfinite(p), p, 0)
+    mean = jnp.mean(p, axis=0, keepdims=True)
+    _, exponent = jnp.frexp(jnp.max(jnp.abs(p - mean)))
+    step = jnp.ldexp(jnp.ones((), p.dtype), exponent - 9)
+    return jnp.round(mean / step) * step
+
+
+@functools.partial(jax.jit, static_argnames=("k", "block", "rows"))
+def _nearest(q: Array, p: Array, k: int, block: int, rows: int) -> Neighbors:
+    n, m, dtype = p.shape[0], q.shape[0], p.dtype
+    fixed = jax.lax.stop_gradient(p)
+    centre = _centre(fixed)
+    blocks = _pieces(fixed - centre, block)
+    starts = jnp.arange(blocks.shape[0], dtype=jnp.int32) * block
     far = jnp.finfo(dtype).max  # stands for NaN and infinity: such points are real, but farthest
 
-    def of_block(rows: Array) -> Neighbors:
-        centred = jax.lax.stop_gradient(rows) - centre
+    def of_rows(part: Array) -> Neighbors:
+        centred = jax.lax.stop_gradient(part) - centre
 
-        def merge(best: Neighbors, block: tuple[Array, Array]) -> tuple[Neighbors, None]:
-            others, first = block
+        def merge(best: Neighbors, piece: tuple[Array, Array]) -> tuple[Neighbors, None]:
+            others, first = piece
             products = jnp.matmul(centred, others.T, precision=jax.lax.Precision.HIGHEST)
             score = jnp.sum(jnp.square(others), axis=1)[None] - 2 * products
-            index = (first + jnp.arange(others.shape[0], dtype=jnp.int32))[None]
+            index = (first + jnp.arange(block, dtype=jnp.int32))[None]
             score = jnp.where(jnp.isfinite(score), score, far)
             score = jnp.where(index < n, score, jnp.inf)
             scores = jnp.concatenate([best.distances, score], axis=1)
@@ -96,20 +113,18 @@ def nearest_neighbors(queries: Array, points: Array, k: int) -> Neighbors:
             nearest = jnp.take_along_axis(jnp.concatenate(indices, axis=1), at, axis=1)
             return Neighbors(-top, nearest), None
 
-        shape = (rows.shape[0], k)
+        shape = (rows, k)
         none = Neighbors(jnp.full(shape, jnp.inf, dtype), jnp.full(shape, n, jnp.int32))
         indices = jax.lax.scan(merge, none, (blocks, starts))[0].indices
-        squares = jnp.sum(jnp.square(rows[:, None] - p[indices]), axis=-1)  # (rows, k)
+        squares = jnp.sum(jnp.square(part[:, None] - p[indices]), axis=-1)  # (rows, k)
         apart = squares > 0
         distances = jnp.sqrt(jnp.where(apart, squares, 1))  # the derivative of 0 is 0
         distances = jnp.where(apart, distances, 0)
         distances = jnp.where(jnp.isnan(squares), jnp.nan, distances)  # a positive NaN sorts last
         return Neighbors(*jax.lax.sort((distances, indices), dimension=1, num_keys=2))
 
-    m = q.shape[0]
-    found = jax.lax.map(of_block, _pieces(q, min(QUERIES, m)))
-    distances, indices = (a.reshape(-1, k)[:m] for a in found)
-    return Neighbors(distances.astype(queries.dtype), indices)
+    found = jax.lax.map(of_rows, _pieces(q, rows))
+    return Neighbors(*(a.reshape(-1, k)[:m] for a in found))
 
 
 def knn_classification(
