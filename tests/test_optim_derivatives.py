@@ -72,7 +72,7 @@ def test_critical_points_are_told_apart(strict_promotion):
         "degenerate": lambda x: x[0] ** 2 + x[1] ** 2 + x[2] ** 4,
         "not critical": lambda x: jnp.sum(x),
     }
-    others = [lambda x: x[0] ** 2 - x[1] ** 2]
+    others = [lambda x: x[0] ** 2 - x[1] ** 2, lambda x: -(x[0] ** 2)]
 
     def classify(number, x):
         return optim.classify_critical_point(
@@ -88,6 +88,7 @@ def test_critical_points_are_told_apart(strict_promotion):
     mixed = program(5, jnp.zeros(3))
     assert mixed.kind == "saddle"  # both signs: no zero could make it an extremum
     assert int(mixed.zero) == 1
+    assert program(6, jnp.zeros(3)).kind == "degenerate"  # zeros may go either way
     mapped = jax.vmap(program, (None, 0))(2, jnp.eye(3))
     assert mapped.critical.tolist() == [False, False, False]
     with pytest.raises(ValueError, match=r"classify_critical_point: f must give one number"):
