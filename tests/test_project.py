@@ -34,7 +34,10 @@ ORDER = [
     {"__main__"},
 ]
 # Imported inside the function that needs them, so that `import jaxd2l` stays cheap.
-LATE = {"matplotlib", "sklearn", "PIL", "pandas", "torch", "flax", "tqdm", "orbax", "hypothesis"}
+LATE = {
+    *("matplotlib", "sklearn", "PIL", "pandas", "optuna", "torch", "flax", "tqdm", "orbax"),
+    "hypothesis",
+}
 OUTSIDE = {"tests", "experiments", "scripts"}
 UNSAFE_MODULES = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
 UNSAFE_CALLS = {"eval", "exec", "__import__"}
@@ -78,12 +81,14 @@ NEED_FILES = {  # mean nothing without files or a terminal: see their tests and 
     "jaxd2l.trained_commands.generate",
     "jaxd2l.trained_commands.predict",
     "jaxd2l.data.cifar.load_cifar10_folder",
+    "jaxd2l.data.house.load_house_prices",
     "jaxd2l.data.idx.load_idx_folder",
     "jaxd2l.data.idx.read_idx",
     "jaxd2l.data.images.load_image_folder",
     "jaxd2l.data.images.read_image",
     "jaxd2l.data.sources.load",
     "jaxd2l.data.tabular.read_csv",
+    "jaxd2l.data.tabular_exchange.write_csv",
 }
 
 
@@ -422,7 +427,8 @@ def test_version_has_one_source_and_works_from_a_plain_checkout():
 
 def test_the_extras_are_those_promised_and_dependencies_have_no_upper_caps():
     extras = pyproject()["project"]["optional-dependencies"]
-    assert set(extras) == {"plot", "examples", "test", "dev", "cuda12", "cuda13", "tpu"}
+    own = {"plot", "examples", "pandas", "search", "test", "dev"}
+    assert set(extras) == own | {"cuda12", "cuda13", "tpu"}
     assert {"jax", "numpy", "optax", "chex", "flax"} <= set(requirements())
     for line in extras["cuda12"] + extras["cuda13"] + extras["tpu"]:
         extra = re.search(r"\[(\w+)\]", line)[1]
