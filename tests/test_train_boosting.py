@@ -147,6 +147,7 @@ def test_adaboost_lowers_the_training_error_of_weak_members(clouds, adaboost):
     assert last.mean() < 0.6 * first.mean()
 
 
+@pytest.mark.slow
 def test_three_classes_and_scikit_learn_formula(adaboost):
     """SAMME as in sklearn.ensemble.AdaBoostClassifier: alpha and the weights after a round."""
     random = np.random.RandomState(1)

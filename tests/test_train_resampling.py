@@ -83,7 +83,7 @@ def test_settings_have_a_bag_each_of_the_same_samples(classifier, points, bag):
 
 def test_the_share_left_out_is_as_expected():
     """(1 - 1/n)^n of the rows are out of a bag: 1/e for many; within 5 standard errors."""
-    n, members = 20, 4000
+    n, members = 20, 1000
     keys = jax.random.split(jax.random.key(1), members)
     rows = jax.jit(jax.vmap(lambda key: train.bootstrap_rows(key, n)))(keys)
     counts = np.stack([np.bincount(r, minlength=n) for r in np.asarray(rows)])
@@ -99,15 +99,17 @@ def test_averages_by_weights_per_example():
     weights[:, 1] = 0
     e = np.exp(logits)
     p = e / e.sum(-1, keepdims=True)
-    out = np.exp(train.average_probabilities(jnp.asarray(logits, jnp.float32), weights))
-    values = train.average_values(jnp.asarray(logits, jnp.float32), weights)
+    given = jnp.asarray(logits, jnp.float32)
+    average = jax.jit(lambda *a: (train.average_probabilities(*a), train.average_values(*a)))
+    logarithms, values = average(given, weights)
+    out = np.exp(logarithms)
     for i in (0, 2):
         w = weights[:, i, None] / weights[:, i].sum()
         np.testing.assert_allclose(out[i], (w * p[:, i]).sum(0), rtol=1e-5)
         np.testing.assert_allclose(values[i], (w * logits[:, i]).sum(0), rtol=1e-4, atol=1e-6)
     assert np.isnan(out[1]).all()
     assert np.isnan(values[1]).all()
-    plain = train.average_probabilities(jnp.asarray(logits, jnp.float32))
+    plain = average(given)[0]
     np.testing.assert_allclose(np.exp(plain), p.mean(0), rtol=1e-5)
 
 
@@ -115,22 +117,27 @@ def test_the_mean_of_probabilities_has_no_larger_cross_entropy():
     """Jensen: -log mean p <= mean -log p, for any members."""
     logits = jax.random.normal(jax.random.key(0), (6, 50, 4)) * 3
     labels = jax.random.randint(jax.random.key(1), (50,), 0, 4)
-    alone = jax.vmap(lambda m: losses.softmax_cross_entropy(m, labels))(logits).mean(0)
-    joint = losses.softmax_cross_entropy(train.average_probabilities(logits), labels)
+
+    @jax.jit
+    def both(logits):
+        alone = jax.vmap(lambda m: losses.softmax_cross_entropy(m, labels))(logits).mean(0)
+        joint = losses.softmax_cross_entropy(train.average_probabilities(logits), labels)
+        return joint, alone
+
+    joint, alone = both(logits)
     assert bool((joint <= alone + 1e-5).all())
 
 
-@pytest.mark.parametrize("how", ["vmap", "map"])
-def test_members_predict_as_each_would_alone(how):
+def test_members_predict_as_each_would_alone():
     net = models.mlp((4,), 3)
     keys = jax.random.split(jax.random.key(0), 3)
-    params, state = jax.vmap(lambda key: layers.init(net, key, (5,)))(keys)
-    x = jax.random.normal(jax.random.key(1), (1030, 5))  # more than are evaluated at once
-    outputs = train.predict_members(net, params, state, x, how=how)
-    for i in range(3):
-        member = jax.tree.map(lambda a, i=i: a[i], params)
-        alone = layers.apply(net, member, state, x)[0]
-        np.testing.assert_allclose(outputs[i], alone, rtol=1e-4, atol=1e-5)
+    params, state = jax.jit(jax.vmap(lambda key: layers.init(net, key, (5,))))(keys)
+    x = np.random.RandomState(0).randn(1030, 5).astype(np.float32)  # more than at once
+    apply = jax.jit(lambda params: layers.apply(net, params, {}, x)[0])
+    alone = [apply(jax.tree.map(lambda a, i=i: np.asarray(a)[i], params)) for i in range(3)]
+    for how in ("vmap", "map"):
+        outputs = train.predict_members(net, params, state, x, how=how)
+        np.testing.assert_allclose(outputs, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_bagging_says_what_is_wrong(classifier, points):
@@ -214,3 +221,77 @@ def test_bias_and_variance_say_what_is_wrong():
         train.decompose(jnp.zeros((1, 3)), jnp.zeros(3))
     with pytest.raises(ValueError, match=r"outputs\[0\] and truth must have the same shape"):
         train.decompose(jnp.zeros((2, 3)), jnp.zeros((3, 1)))
+
+
+# --- claim C88 ---------------------------------------------------------------------------------
+
+GROUPS, SETS, INPUTS = 8, 16, np.linspace(-1.0, 1.0, 21, dtype=np.float32)[:, None]
+
+
+def sample(key):
+    """20 noisy points of a sine, another set for each key."""
+    where, what = jax.random.split(key)
+    x = jax.random.uniform(where, (20, 1), minval=-1.0, maxval=1.0)
+    return x, jnp.sin(4 * x) + 0.3 * jax.random.normal(what, x.shape)
+
+
+def parts_of(learner):
+    """Bias and variance from each of 8 groups of 16 training sets, all in one program."""
+    keys = jax.random.split(jax.random.key(0), (GROUPS, SETS))
+    clean = jnp.sin(4 * INPUTS)
+    parts = jax.jit(jax.vmap(lambda k: train.bias_variance(learner, k, clean, noise=0.09)))(keys)
+    return jax.tree.map(np.asarray, parts)
+
+
+def low_end(differences):
+    """Of Student's 95 % interval of the mean, t_7 = 2.365."""
+    return differences.mean() - 2.365 * differences.std(ddof=1) / np.sqrt(GROUPS)
+
+
+def network(width, epochs):
+    net = models.mlp((width,), 1, "tanh")
+    return train.make_run(net, losses.squared_loss, optim.adam, epochs=epochs, batch_size=20)
+
+
+def single(run):
+    def learner(key):
+        data, start = jax.random.split(key)
+        params, _ = run(start, sample(data), {"learning_rate": 0.1})
+        return layers.apply(run.model, params, {}, INPUTS)[0]
+
+    return learner
+
+
+@pytest.mark.slow
+def test_bagging_cuts_the_variance():
+    """C88: 10 bootstrap members of a 16-unit network against one, paired by training sets."""
+    run = network(16, 60)
+
+    def bagged(key):
+        data, start = jax.random.split(key)
+        bag = train.bagging(run, jax.random.split(start, 10), sample(data), {"learning_rate": 0.1})
+        members = train.predict_members(run.model, bag.outcome.params, bag.outcome.state, INPUTS)
+        return train.average_values(members)
+
+    one, many = parts_of(single(run)), parts_of(bagged)
+    assert low_end(one.variance - many.variance) > 0
+    assert many.variance.mean() < 0.75 * one.variance.mean()
+    assert many.bias.mean() > 0.75 * one.bias.mean()  # it is not the bias that falls
+
+
+@pytest.mark.slow
+def test_boosting_cuts_the_bias():
+    """C88: 20 rounds of least-squares boosting of a one-unit network against one of them."""
+    run = network(1, 30)
+
+    def boosted(key):
+        data, start = jax.random.split(key)
+        rate = {"learning_rate": 0.1}
+        found = train.least_squares_boosting(run, start, sample(data), 20, rate, shrinkage=1.0)
+        return train.boosted_values(run.model, found, INPUTS)
+
+    one, many = parts_of(single(run)), parts_of(boosted)
+    assert low_end(one.bias - many.bias) > 0
+    assert many.bias.mean() < 0.9 * one.bias.mean()
+    for name in ("error", "bias", "variance"):
+        print(name, getattr(one, name).mean(), getattr(many, name).mean())

@@ -140,33 +140,34 @@ def test_rounds_of_halving():
         assert rounds[-1][0] < eta or rounds[0][1] < eta  # no further round was possible
 
 
-def check_survivors(run, points, key):
-    rates = {"learning_rate": jnp.array([1e-4, 0.1, 1e-3, 0.03, 1e-2])}
+def check_survivors(run, points, key, rates, rounds):
+    """`rounds` as (count, epochs): the dropped are the worst when they stopped, by full runs."""
+    rates = {"learning_rate": jnp.array(rates)}
+    h = len(rates["learning_rate"])
     found = train.successive_halving(run, rates, points, key=key, valid=points, eta=2)
     full = train.sweep(run, rates, points, key=key, valid=points)
-    history = np.asarray(full.history["valid_loss"]).reshape(5, -1, EPOCHS).mean(1)
-    alive, epochs = np.arange(5), np.full(5, 1)
-    for count, last, epoch in [(2, 1, 2), (1, 2, 4)]:
+    history = np.asarray(full.history["valid_loss"]).reshape(h, -1, run.epochs).mean(1)
+    alive, epochs, last = np.arange(h), np.full(h, 1), 1
+    for count, epoch in rounds[1:]:
         alive = np.sort(alive[np.argsort(history[alive, last - 1])[:count]])
-        epochs[alive] = epoch
+        epochs[alive] = last = epoch
     np.testing.assert_array_equal(found.epochs, epochs)
-    np.testing.assert_allclose(found.scores, history[np.arange(5), epochs - 1], rtol=1e-5)
+    np.testing.assert_allclose(found.scores, history[np.arange(h), epochs - 1], rtol=1e-5)
     np.testing.assert_array_equal(found.survivors, alive)
-    close(found.outcome, jax.tree.map(lambda a: a[alive], full), rtol=2e-5, atol=1e-6)
+    close(found.outcome, jax.tree.map(lambda a: np.asarray(a)[alive], full), rtol=2e-5, atol=1e-6)
     assert found.best == {"learning_rate": pytest.approx(float(rates["learning_rate"][alive[0]]))}
 
 
 def test_survivors_of_halving_equal_their_full_runs(points):
-    """And the dropped are those that were worst when they stopped, by the full sweep's history."""
-    net = models.softmax_regression(2)
-    loss = losses.softmax_cross_entropy
-    run = train.make_run(net, loss, optim.momentum, epochs=EPOCHS, batch_size=4)
-    check_survivors(run, points, jax.random.split(KEY, 2))
+    net, loss = models.softmax_regression(2), losses.softmax_cross_entropy
+    run = train.make_run(net, loss, optim.momentum, epochs=2, batch_size=4)
+    check_survivors(run, points, jax.random.split(KEY, 2), [1e-4, 0.1, 1e-3], [(3, 1), (1, 2)])
 
 
 @pytest.mark.slow
 def test_survivors_equal_their_full_runs_with_moments_schedule_statistics_and_dropout(points):
-    check_survivors(noisy_run(), points, KEY)
+    rates = [1e-4, 0.1, 1e-3, 0.03, 1e-2]
+    check_survivors(noisy_run(), points, KEY, rates, [(5, 1), (2, 2), (1, 4)])
 
 
 def test_runs_that_diverge_are_dropped_first(line):
@@ -207,11 +208,11 @@ def test_bayesian_search_names_its_extra(line, regression, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def table(line):
+def search(line):
     x, _ = line
     settings = {"learning_rate": [0.001, 0.3]}
 
-    def search(**options):
+    def tried(most_parameters=20, **options):
         def make(depth, width):
             net = models.mlp((width,) * depth, 1, "tanh")
             return train.make_run(net, losses.squared_loss, optim.sgd, epochs=2, batch_size=4)
@@ -223,16 +224,16 @@ def table(line):
             key=KEY,
             valid=(x, x**3),
             hyper=settings,
-            how="map",
+            most_parameters=most_parameters,
             **options,
         )
 
-    return search
+    return tried
 
 
-def test_architectures_by_cost_and_score(table):
-    rows = table(most_parameters=70)
-    assert {(r.choice["depth"], r.choice["width"]) for r in rows} == {(1, 2), (1, 8), (2, 2)}
+def test_architectures_by_cost_and_score(search):
+    rows = search()
+    assert {(r.choice["depth"], r.choice["width"]) for r in rows} == {(1, 2), (2, 2)}
     for row in rows:  # dense layers with biases, by hand
         d, w = row.choice["depth"], row.choice["width"]
         assert row.parameters == 2 * w + (d - 1) * (w * w + w) + w + 1
@@ -241,23 +242,37 @@ def test_architectures_by_cost_and_score(table):
         assert row.hyper["learning_rate"] in (pytest.approx(0.001), pytest.approx(0.3))
     scores = [row.score for row in rows]
     assert scores == sorted(scores)
-    front = train.pareto_front(rows)
-    for row in rows:
-        beaten = any(o.score < row.score and o.parameters < row.parameters for o in rows)
-        assert (row in front) != beaten
 
 
-def test_halving_of_architectures_equals_the_full_table_for_those_left(table):
-    full = {tuple(r.choice.values()): r for r in table(most_parameters=70)}
-    halved = table(most_parameters=70, eta=2)
+def test_the_pareto_front_by_brute_force():
+    random = np.random.RandomState(0)
+    for _ in range(20):
+        costs, scores = random.randint(1, 8, 12), random.randint(1, 8, 12)
+        rows = [
+            train.Architecture({"n": i}, int(c), 0, float(s), {}, 1)
+            for i, (c, s) in enumerate(zip(costs, scores, strict=True))
+        ]
+        front = {(r.parameters, r.score) for r in train.pareto_front(rows)}
+        best = {
+            (c, s)
+            for c, s in zip(costs, scores, strict=True)
+            if not (((costs <= c) & (scores <= s)) & ((costs < c) | (scores < s))).any()
+        }
+        assert front == best
+
+
+@pytest.mark.slow
+def test_halving_of_architectures_equals_the_full_table_for_those_left(search):
+    full = {tuple(r.choice.values()): r for r in search(30)}
+    halved = search(30, eta=2)
     assert [row.epochs for row in halved] == [2, 1, 1]
     best = halved[0]
     assert best.score == pytest.approx(full[tuple(best.choice.values())].score, rel=1e-5)
 
 
-def test_searches_say_what_is_wrong(line, regression, table):
+def test_searches_say_what_is_wrong(line, regression, search):
     with pytest.raises(ValueError, match=r"no architecture has at most 3 parameters.*has 7"):
-        table(most_parameters=3)
+        search(most_parameters=3)
     with pytest.raises(ValueError, match="grid: give each hyper-parameter a list"):
         train.grid({"learning_rate": 0.1})
     with pytest.raises(ValueError, match="low must be below high"):

@@ -15,7 +15,7 @@ from jaxd2l.layers import Layer
 from jaxd2l.train.many import as_hypers, as_keys, as_shared, run_cases
 from jaxd2l.train.mapping import How
 from jaxd2l.train.run import Data, Outcome, Run
-from jaxd2l.train.selection.halving import by_setting, crossed, halve, up_to
+from jaxd2l.train.selection.halving import crossed, halve, histories, up_to
 from jaxd2l.train.selection.scores import Score, last_valid_loss, scores_of
 
 Array = jax.Array
@@ -128,8 +128,8 @@ def search_architectures(
         before = {"before": outcomes[number]} if number in outcomes else {}
         outcome, _ = run_cases(run, [axis | before], shared, how, memory, where)
         outcomes[number] = outcome
-        history = by_setting(outcome, h or 1, keys.shape[0]).history
-        scores = scores_of(score, history, h or 1, where)
+        figures = histories(outcome, h or 1, keys.shape[0])
+        scores = scores_of(score, figures, h or 1, where)
         best[number] = {name: a[scores.argmin()].item() for name, a in settings.items()}
         return float(scores.min())
 

@@ -1,6 +1,7 @@
 """Bagging: members trained on bootstrap samples, judged on what each did not see."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ from jaxd2l.layers.core import fold_path
 from jaxd2l.ops import losses
 from jaxd2l.train.many import Rows, as_hypers, as_keys, as_shared, as_whole, run_cases
 from jaxd2l.train.mapping import How
-from jaxd2l.train.run import Data, Outcome, Run
+from jaxd2l.train.run import Data, Outcome, Part, Run
 from jaxd2l.train.selection.committee import (
     average_probabilities,
     average_values,
@@ -113,28 +114,47 @@ def bagging(
         raise ValueError(f"{where}: give one key for each member: jax.random.split(key, 10)")
     hypers, h = as_hypers(hyper, where)
     n = whole.fewest
-    rows = jax.vmap(lambda key: bootstrap_rows(key, n))(keys)
+    rows = _samples(keys, n)
     count = jnp.full(rows.shape[0], n, jnp.int32)
     members = {"key": keys, "rows": Rows(rows, count, n)}
     shared = as_shared(whole, None, where) | ({"hyper": hypers} if h is None else {})
     axes = [None if h is None else {"hyper": hypers}, members]
     outcome, _ = run_cases(run, axes, shared, how, memory, where)
 
-    out = out_of_bag(rows, n)
-    inputs, targets = whole.inputs[whole.rows], whole.targets[whole.rows]
-    labels = jnp.issubdtype(targets.dtype, jnp.integer)
-    join = combine or (average_probabilities if labels else average_values)
-    metrics = run.metrics_of(whole)
-    covered = out.any(0)
+    if combine is None:
+        labels = jnp.issubdtype(whole.targets.dtype, jnp.integer)
+        combine = average_probabilities if labels else average_values
+    kept = (where, combine, h is None)  # one compiled function for each
+    judge = run.programs.setdefault(kept, _make_judge(run, combine, h is None))
+    return Bag(outcome, rows, *judge(outcome.params, outcome.state, rows, whole))
 
-    def judge(params: Any, state: Any) -> tuple[Array, dict[str, Array]]:
-        outputs = join(predict_members(run.model, params, state, inputs), out)
-        error = {}
-        for name, f in ({"loss": run.loss} | dict(metrics)).items():
-            values = per_example(f(outputs, targets), n, name).astype(jnp.float32)
-            error[name] = losses.masked_mean(values, covered)
-        return outputs, error
 
-    each = judge if h is None else lambda *member: jax.lax.map(lambda m: judge(*m), member)
-    outputs, error = each(outcome.params, outcome.state)
-    return Bag(outcome, rows, out, outputs, error, covered.mean())
+@partial(jax.jit, static_argnums=1)
+def _samples(keys: Array, n: int) -> Array:
+    return jax.vmap(lambda key: bootstrap_rows(key, n))(keys)
+
+
+def _make_judge(run: Run, combine: Callable[[Array, Array], Array], alone: bool) -> Any:
+    """(params, state, rows, data) -> the last four fields of a `Bag`; of one bag, or of several."""
+
+    @jax.jit
+    def judge(params: Any, state: Any, rows: Array, data: Part) -> Any:
+        n = data.fewest
+        out = out_of_bag(rows, n)
+        covered = out.any(0)
+        inputs, targets = data.inputs[data.rows], data.targets[data.rows]
+
+        def one(member: Any) -> tuple[Array, dict[str, Array]]:
+            params, state = member
+            outputs = combine(predict_members(run.model, params, state, inputs), out)
+            error = {}
+            for name, f in ({"loss": run.loss} | dict(run.metrics_of(data))).items():
+                values = per_example(f(outputs, targets), n, name).astype(jnp.float32)
+                error[name] = losses.masked_mean(values, covered)
+            return outputs, error
+
+        members = (params, state)
+        outputs, error = one(members) if alone else jax.lax.map(one, members)
+        return out, outputs, error, covered.mean()
+
+    return judge

@@ -11,6 +11,7 @@ from jaxd2l.layers.core import fold_path
 from jaxd2l.train.many import as_whole
 from jaxd2l.train.run import Data, Part, Run
 from jaxd2l.train.selection.committee import outputs_of, predict_members
+from jaxd2l.train.step import model_of
 
 Array = jax.Array
 SMALLEST_ERROR = 1e-6  # of a member that is right everywhere, so that its vote is finite
@@ -205,7 +206,7 @@ def adaboost(run: Run, key: Array, data: Data, rounds: int, hyper: Any = None) -
         figures = {"member_error": err, "error": error, "bound": bound}
         return (weights, votes, bound), (outcome.params, outcome.state, alpha, figures)
 
-    classes = _classes(run, key, inputs, targets, hyper, where)
+    classes = _classes(run, key, inputs, where)
     first = (jnp.full(n, 1 / n), jnp.zeros((n, classes)), jnp.ones(()))
     numbers = jnp.arange(as_int(rounds, f"{where}: rounds", 1))
     _, (params, state, alphas, history) = jax.lax.scan(one, first, numbers)
@@ -249,12 +250,12 @@ def _columns(data: Data, where: str) -> tuple[Array, Array]:
     return whole.inputs[whole.rows], whole.targets[whole.rows]
 
 
-def _classes(run: Run, key: Array, inputs: Array, targets: Array, hyper: Any, where: str) -> int:
+def _classes(run: Run, key: Array, inputs: Array, where: str) -> int:
     """K, from the shape of the outputs."""
 
     def logits(key: Array) -> Any:
-        outcome = run.train(key, (inputs, targets), hyper)
-        return outputs_of(run.model, outcome.params, outcome.state, inputs)
+        params, state = model_of(run.model).init(key, inputs.shape[1:])
+        return outputs_of(run.model, params, state, inputs)
 
     shape = jax.eval_shape(logits, key).shape
     if len(shape) != 2 or shape[1] < 2:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -96,7 +97,7 @@ def up_to(run: Run, epochs: int) -> Run:
     return run.programs.setdefault(("up_to", epochs), dataclasses.replace(run, epochs=epochs))
 
 
-def crossed(hypers: dict[str, Array], r: int, keys: Array | None) -> dict[str, Any]:
+def crossed(hypers: Mapping[str, Array], r: int, keys: Array | None) -> dict[str, Any]:
     """Settings (r,) and keys (s,) as one axis (r s,) of cases, which can take an outcome along.
 
     Example:
@@ -107,17 +108,28 @@ def crossed(hypers: dict[str, Array], r: int, keys: Array | None) -> dict[str, A
     if keys is None:
         return {"hyper": dict(hypers)}
     s = keys.shape[0]
-    axis = {"hyper": {name: jnp.repeat(a, s) for name, a in hypers.items()}}
+    axis = {"hyper": {n: jnp.asarray(np.repeat(np.asarray(a), s)) for n, a in hypers.items()}}
     return axis | {"key": keys[np.tile(np.arange(s), r)]}
 
 
-def by_setting(outcome: Outcome, r: int, s: int) -> Outcome:
-    """Leaves (r s, ...) of such cases as (r, s, ...).
+def histories(outcome: Outcome, r: int, s: int) -> dict[str, np.ndarray]:
+    """The histories (r s, epochs) of such cases as (r, s, epochs).
 
     Example:
-      >>> by_setting(Outcome(jnp.zeros((6, 2)), {}, {}, ()), 3, 2).params.shape
-      (3, 2, 2)
+      >>> histories(Outcome({}, {}, {"loss": np.zeros((6, 4))}, ()), 3, 2)["loss"].shape
+      (3, 2, 4)
     """
+    return {name: np.asarray(v).reshape(r, s, -1) for name, v in outcome.history.items()}
+
+
+@jax.jit
+def _taken(outcome: Outcome, rows: Array) -> Outcome:
+    return jax.tree.map(lambda a: a[rows], outcome)
+
+
+@partial(jax.jit, static_argnums=(1, 2))
+def _by_setting(outcome: Outcome, r: int, s: int) -> Outcome:
+    """Leaves (r s, ...) as (r, s, ...)."""
     return jax.tree.map(lambda a: a.reshape(r, s, *a.shape[1:]), outcome)
 
 
@@ -168,22 +180,23 @@ def successive_halving(
         raise ValueError(f"{where}: no hyper-parameter is an array of values, got {dict(hypers)}")
     keys, many = as_keys(key, where)
     s = keys.shape[0] if many else 1
+    host = {name: np.asarray(a) for name, a in arrays.items()}
     shared = as_shared(data, valid, where) | ({} if many else {"key": keys})
     so_far: dict[str, Any] = {"alive": np.arange(h), "outcome": None}
 
     def advance(alive: np.ndarray, epochs: int) -> np.ndarray:
-        axis = crossed({n: a[alive] for n, a in arrays.items()}, len(alive), keys if many else None)
+        left = {name: jnp.asarray(a[alive]) for name, a in host.items()}
+        axis = crossed(left, len(alive), keys if many else None)
         if so_far["outcome"] is not None:
             place = np.searchsorted(so_far["alive"], alive)
             rows = (place[:, None] * s + np.arange(s)).ravel()
-            axis["before"] = jax.tree.map(lambda a: a[rows], so_far["outcome"])
+            axis["before"] = _taken(so_far["outcome"], rows)
         outcome, _ = run_cases(up_to(run, epochs), [axis], shared, how, memory, where)
         so_far.update(alive=alive, outcome=outcome)
-        return scores_of(score, by_setting(outcome, len(alive), s).history, len(alive), where)
+        return scores_of(score, histories(outcome, len(alive), s), len(alive), where)
 
     eta = as_int(eta, f"{where}: eta", 2)
     scores, reached, survivors = halve(h, run.epochs, eta, advance)
     outcome = so_far["outcome"]
-    outcome = by_setting(outcome, len(survivors), s) if many else outcome
-    host = {name: np.asarray(a) for name, a in arrays.items()}
+    outcome = _by_setting(outcome, len(survivors), s) if many else outcome
     return Halving(host, scores, reached, survivors, outcome)

@@ -25,7 +25,7 @@ def last_valid_loss(history: Mapping[str, Array]) -> Array:
     return history["valid_loss"][..., -1]
 
 
-def scores_of(score: Score, history: Mapping[str, Array], h: int, where: str) -> np.ndarray:
+def scores_of(score: Score, history: Mapping[str, Any], h: int, where: str) -> np.ndarray:
     """The score of each setting, the mean over keys; what is not finite is worst: (h,) float64.
 
     Raises:
@@ -36,7 +36,8 @@ def scores_of(score: Score, history: Mapping[str, Array], h: int, where: str) ->
       >>> scores_of(last_valid_loss, history, 2, "search").tolist()
       [2.0, inf]
     """
-    values = np.asarray(score(history), np.float64)
+    host: dict[str, Any] = {name: np.asarray(v) for name, v in history.items()}
+    values = np.asarray(score(host), np.float64)
     if values.ndim not in (1, 2) or values.shape[0] != h:
         raise ValueError(
             f"{where}: score must give one number for each run, shape ({h},) or ({h}, keys), from "
