@@ -23,7 +23,7 @@ from jaxd2l.ops.initializers import Normal
 
 SIZES = (512, 300, 985)
 WIDTHS = (128, 128)
-RATES = (0.03, 0.1, 0.3, 0.6)
+RATES = (0.03, 0.1, 0.3, 0.6, 1.0, 2.0)
 LEVEL = 0.06  # of the validation examples wrong: the error to be reached
 MARGIN = 0.5  # points of percent that count as no difference
 ORIGINAL, SWAPPED = (0.2, 0.5), (0.5, 0.2)
