@@ -293,5 +293,3 @@ def test_boosting_cuts_the_bias():
     one, many = parts_of(single(run)), parts_of(boosted)
     assert low_end(one.bias - many.bias) > 0
     assert many.bias.mean() < 0.9 * one.bias.mean()
-    for name in ("error", "bias", "variance"):
-        print(name, getattr(one, name).mean(), getattr(many, name).mean())
