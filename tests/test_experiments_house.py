@@ -111,6 +111,7 @@ def test_predictions_are_those_of_the_model_chosen(module, monkeypatch, capsys, 
     assert "chosen: 0 x ridge, 10 x perceptrons, 0 x both" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_house_prices_runs(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(EXPERIMENTS))
     arguments = ["--quick", "--seeds", "2", "--book-seeds", "3"]
