@@ -2,6 +2,18 @@
 (C45), growing it instead of lowering the rate (C47), and what its noise is good for (C48).
 
     python experiments/claims_batch_size.py
+    python experiments/claims_batch_size.py --quick --claims C44 C45
+
+Stochastic gradient descent on a perceptron 64-64-10 with the 8x8 digits, 1024 to train on; 20
+seeds, each with a split of its own. Found:
+C44 true: after 20 epochs at rate 0.05 batches of 16, 64 and 256 err on 4.7, 8.1 and 21.3 % of the
+test part. C45 depends: 4.7, 4.8 and 5.1 % at rates 0.05, 0.2 and 0.8 (the root rule 8.2 %), but
+batch 256 at rate 3.2 only guesses, where batch 16 at 0.2 errs on 3.8 %.
+C47 depends: 3.7 % either way at rate 0.2, 3.2 % at 0.4; but a linear regression at a rate 1.1 times
+the largest stable one is saved by a falling rate and by no batch, however large.
+C48 true: at its best rate batch 8 errs on 3.9 %, all 512 at once on 5.6 % after as many epochs
+(60), and on 4.1 % after ten times as many: 0.17 -+ 0.16 more, barely (open with 16 seeds). Noise of
+single examples leaves a shallow well in every run, the mean of 16 in none.
 """
 
 import functools

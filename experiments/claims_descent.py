@@ -2,6 +2,16 @@
 unless gradients are clipped (C64).
 
     python experiments/claims_descent.py
+    python experiments/claims_descent.py --quick --claims C64
+
+20 seeds, of 64 starts each in C60. Found:
+C60 depends: on XOR with 2 hidden units 28 % of the starts with SGD and 37 % with Adam end above the
+lowest loss, all of them in minima (no Hessian has a negative eigenvalue); with 16 units none does,
+and a 64-64-64-10 perceptron on digits gets all training examples right with both.
+C64 depends: over 50 steps of a ReLU recurrence of radius 1.5 no run stays finite without clipping
+and all do with it, while the loss falls by 4 powers of ten; over 250 steps the gradient itself
+overflows, clipped or not, and only leaving such steps out keeps the parameters (as they were). A
+tanh recurrence stays finite without clipping.
 """
 
 import functools

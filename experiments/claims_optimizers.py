@@ -2,6 +2,20 @@
 RAdam and Ranger (C62), RAdam instead of warm-up (C63), and warm-up (C65).
 
     python experiments/claims_optimizers.py
+    python experiments/claims_optimizers.py --quick --claims C55
+
+Perceptrons with 1 or 6 hidden layers of 64 units on the 8x8 digits, 1024 to train on, 15 epochs of
+batches of 32, every method at all rates and then at the one that a validation part prefers; 20
+seeds (C55, C65: 40), each with a split of its own. Found:
+C55 true: 2.5 epochs to 6 % error instead of 3.4, with batches of 256 5.9 instead of 7.3; the test
+errors do not differ. C59 depends: momentum errs on 3.1 %, Adam on 3.4 %; but half an experiment of
+incomplete images costs Adam nothing (-0.4), momentum 0.1.
+C62 depends: none is faster than Adam (RAdam takes 1.6 epochs longer); LookAhead and Ranger train at
+rates that span 2.4 powers of ten instead of 2.0; LookAhead errs on 3.6 % instead of 4.3 %.
+C63 open: RAdam trains at rates 2.7 times as large as Adam, 2.0 times as Adam with warm-up; its best
+error is 4.9 % instead of 4.5 %, which might be a point more.
+C65 depends: at rate 0.03 warm-up saves 71 points (momentum) and 3.5 (Adam) of error if weights
+start twice as large as He's; with He's weights it costs momentum 1.4 and leaves Adam as it is.
 """
 
 import functools

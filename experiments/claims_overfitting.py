@@ -6,7 +6,7 @@ bagging and boosting (C88); and about data without neighbourhoods (C58).
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jaxd2l.layers import Activation, Augment, Conv, Dense, Flatten, Layer, MaxP
 from jaxd2l.models import mlp
 from jaxd2l.ops import losses, metrics
 from jaxd2l.ops.augment import Augmentation, RandomFlip, RandomShift
+from jaxd2l.train.mapping import How
 
 SIZES = (200, 500, 500)
 RATES = (0.001, 0.003, 0.01)  # of Adam
@@ -48,11 +49,26 @@ def stopping(size: Size, parts: Splits) -> tuple[np.ndarray, np.ndarray]:
     return errors[:, -1], np.take_along_axis(errors, epoch[:, None], 1)[:, 0]
 
 
-def augmented(size: Size, parts: Splits, step: Augmentation | None) -> tuple[str, np.ndarray]:
-    """Test error at the best rate, with or without an augmentation."""
-    dense = [Flatten(), Dense("dense1", 64), Activation("relu"), Dense("output", 10)]
-    net = Serial([*([] if step is None else [Augment("augment", step)]), *dense])
-    found = swept(classifier(net, optim.adam, size.epochs(100)), {"learning_rate": RATES}, parts)
+def convolutional() -> Layer:
+    relu = Activation("relu")
+    return Serial(
+        [
+            *(Conv("conv1", 8, 3, padding=1), relu, MaxPool(2)),
+            *(Conv("conv2", 16, 3, padding=1), relu, MaxPool(2)),
+            *(Flatten(), Dense("output", 10)),
+        ]
+    )
+
+
+def augmented(
+    size: Size, parts: Splits, kind: str, step: Augmentation | None
+) -> tuple[str, np.ndarray]:
+    """Test error at the best rate, of a dense or a convolutional network."""
+    epochs, how = {"dense": (300, "vmap"), "convolutions": (60, "map")}[kind]
+    net = mlp((64,)) if kind == "dense" else convolutional()
+    net = net if step is None else Serial([Augment("augment", step), net])
+    run = classifier(net, optim.adam, size.epochs(epochs))
+    found = swept(run, {"learning_rate": RATES}, parts, how=cast(How, how))
     return f"rate {RATES[found.best]:g}", found.test[found.best]
 
 
@@ -86,12 +102,16 @@ def remedies(size: Size) -> None:
         figures[f"{labels}: test error, %, after all epochs"] = last
         figures[f"{labels}: test error, %, stopped early"] = stopped
         gains[f"{labels}: error that early stopping saves"] = last - stopped
-    rate, plain = augmented(size, clean, None)
-    figures[f"test error, %, images as they are, {rate}"] = plain
-    for name, step in (("shifts", RandomShift(1)), ("reflections", RandomFlip())):
-        rate, error = augmented(size, clean, step)
-        figures[f"test error, %, {name}, {rate}"] = error
-        gains[f"error that {name} save"] = plain - error
+    shifts, reflections = RandomShift(1), RandomFlip()
+    cases = {"dense": {"shifts": shifts, "reflections": reflections}}
+    cases["convolutions"] = {"shifts": shifts}
+    for kind, steps in cases.items():
+        rate, plain = augmented(size, clean, kind, None)
+        figures[f"{kind}: test error, %, images as they are, {rate}"] = plain
+        for name, step in steps.items():
+            rate, error = augmented(size, clean, kind, step)
+            figures[f"{kind}: test error, %, {name}, {rate}"] = error
+            gains[f"{kind}: error that {name} save"] = plain - error
     alone, together = committee(size, clean)
     figures["test error, %, one network"] = alone
     figures[f"test error, %, {MEMBERS} networks together"] = together
@@ -105,15 +125,17 @@ def wave(x: Any) -> Any:
 
 
 def combined(size: Size) -> None:
-    """C88: bias and variance of networks alone, in bags and boosted; 64 training sets a seed."""
-    sets = 64 if size.share == 1 else 8
+    """C88: bias and variance of networks alone, in bags and boosted; 32 training sets a seed."""
+    sets = 32 if size.share == 1 else 8
 
-    def regression(width: int, epochs: int) -> train.Run:
-        net, loss = mlp((width,), 1, "tanh"), losses.squared_loss
-        return train.make_run(net, loss, optim.adam, epochs=size.epochs(epochs), batch_size=POINTS)
+    def regression(net: Layer, epochs: int) -> train.Run:
+        """A run by gradients of all points."""
+        loss, adam = losses.squared_loss, optim.adam
+        return train.make_run(net, loss, adam, epochs=size.epochs(epochs), batch_size=POINTS)
 
-    large, small = regression(64, 300), regression(1, 100)
-    hyper = {"learning_rate": jnp.float32(0.03)}
+    smooth, one_unit = (regression(mlp((width,), 1, "tanh"), 300) for width in (64, 1))
+    wild = regression(mlp((32, 32), 1, "relu"), 500)
+    hyper = {"learning_rate": jnp.float32(0.02)}
     grid = jnp.linspace(-1, 1, 101)[:, None]
 
     def points(key: jax.Array) -> Any:
@@ -128,20 +150,25 @@ def combined(size: Size) -> None:
 
         return predict
 
-    def bagged(key: jax.Array) -> jax.Array:
-        keys = jax.random.split(key, 10)
-        out = train.bagging(large, keys, points(key), hyper, how="vmap").outcome
-        return train.predict_members(large.model, out.params, out.state, grid).mean(0)
+    def bagged(run: train.Run) -> Any:
+        def predict(key: jax.Array) -> jax.Array:
+            keys = jax.random.split(key, 10)
+            out = train.bagging(run, keys, points(key), hyper, how="vmap").outcome
+            return train.predict_members(run.model, out.params, out.state, grid).mean(0)
+
+        return predict
 
     def boosted(key: jax.Array) -> jax.Array:
-        members = train.least_squares_boosting(small, key, points(key), 20, hyper, shrinkage=0.5)
-        return train.boosted_values(small.model, members, grid)
+        found = train.least_squares_boosting(one_unit, key, points(key), 20, hyper, shrinkage=0.5)
+        return train.boosted_values(one_unit.model, found, grid)
 
     cases = {
-        "64 units": alone(large),
-        "10 bagged": bagged,
-        "1 unit": alone(small),
-        "20 boosted": boosted,
+        "64 tanh": alone(smooth),
+        "10 bagged x 64 tanh": bagged(smooth),
+        "32-32 ReLU": alone(wild),
+        "10 bagged x 32-32 ReLU": bagged(wild),
+        "1 tanh": alone(one_unit),
+        "20 boosted x 1 tanh": boosted,
     }
     figures, bias, variance = {}, {}, {}
     for name, predict in cases.items():
@@ -156,24 +183,16 @@ def combined(size: Size) -> None:
         figures[f"{name}: squared bias"] = bias[name]
         figures[f"{name}: variance"] = variance[name]
     gains = {
-        "variance that bagging takes away": variance["64 units"] - variance["10 bagged"],
-        "squared bias that boosting takes away": bias["1 unit"] - bias["20 boosted"],
+        f"{name}: variance that bagging takes away": variance[name]
+        - variance[f"10 bagged x {name}"]
+        for name in ("64 tanh", "32-32 ReLU")
     }
+    less = bias["1 tanh"] - bias["20 boosted x 1 tanh"]
+    gains["1 tanh: squared bias that boosting takes away"] = less
     claim = (
         "Bagging lowers the variance, boosting the bias (regression of a sine by small networks)."
     )
     print_claim("C88", claim, figures, gains)
-
-
-def convolutional() -> Layer:
-    relu = Activation("relu")
-    return Serial(
-        [
-            *(Conv("conv1", 8, 3, padding=1), relu, MaxPool(2)),
-            *(Conv("conv2", 16, 3, padding=1), relu, MaxPool(2)),
-            *(Flatten(), Dense("output", 10)),
-        ]
-    )
 
 
 def cells() -> data.Dataset:
