@@ -62,8 +62,9 @@ def dead(found: Ends, parts: Splits) -> np.ndarray:
     ).astype(np.float64)
 
 
-def dying(parts: Splits, size: Size) -> None:
+def dying(size: Size) -> None:
     """C14 and C15."""
+    parts = digits(8, size)
     rates = (0.0, 0.1, 0.5, 1.0, 2.0)
     cases = [*((rate, 0.0) for rate in rates), *((rate, BURIED) for rate in rates[2:])]
     found = [
@@ -77,10 +78,15 @@ def dying(parts: Splits, size: Size) -> None:
     gains = {}
     for rate, share in zip(rates[1:], later, strict=True):
         figures[f"rate {rate:g}: dead units, %"] = share
-        gains[f"rate {rate:g}: dead units added, %"] = share - first
+        (gains if rate > 0.1 else figures)[f"rate {rate:g}: dead units added, %"] = share - first
     for rate, share in zip(rates[2:], shares[len(rates) :], strict=True):
         gains[f"bias of -10, rate {rate:g}: dead units, %, - 99"] = share - 99
-    print_claim("C14", "Units of ReLU die: they are 0 for all examples.", figures, gains)
+    print_claim(
+        "C14",
+        "At large rates units of ReLU die: they become 0 for all examples, for ever.",
+        figures,
+        gains,
+    )
     print()
     figures, gains = {}, {}
     for i, rate in enumerate(rates[1:], 1):
@@ -141,9 +147,9 @@ def timed(functions: dict[str, Callable[[], Any]], blocks: int) -> dict[str, np.
     return {name: np.median(np.reshape(t, (blocks, 7)), 1) for name, t in times.items()}
 
 
-def cost(quick: bool) -> None:
+def cost(size: Size) -> None:
     """C22."""
-    elements, blocks = (10**5, 2) if quick else (10**7, 10)
+    elements, blocks = (10**5, 2) if size == QUICK else (10**7, 10)
     keys = jax.random.split(jax.random.key(0), 4)
     x, h = jax.random.normal(keys[0], (elements,)), jax.random.normal(keys[1], (256, 784))
     kernels = tuple(
@@ -172,8 +178,9 @@ def cost(quick: bool) -> None:
     print_claim("C22", claim, figures, gains)
 
 
-def kink(parts: Splits, size: Size) -> None:
+def kink(size: Size) -> None:
     """C23."""
+    parts = digits(8, size)
 
     def smooth(x: jax.Array) -> jax.Array:
         return jax.nn.softplus(SHARPNESS * x) / SHARPNESS
@@ -191,17 +198,14 @@ def kink(parts: Splits, size: Size) -> None:
     print_claim("C23", "That ReLU has no derivative at 0 does no harm (1 %).", figures, gains)
 
 
+CLAIMS = {"C14": dying, "C21": explosion, "C22": cost, "C23": kink}
+
+
 def main(given: Sequence[str] | None = None) -> None:
-    size, chosen = arguments(__doc__, given, ("C14", "C21", "C22", "C23"))
-    parts = digits(8, size)
-    if "C14" in chosen:
-        dying(parts, size)
-    if "C21" in chosen:
-        explosion(size)
-    if "C22" in chosen:
-        cost(size == QUICK)
-    if "C23" in chosen:
-        kink(parts, size)
+    size, chosen = arguments(__doc__, given, CLAIMS)
+    for claim in chosen:
+        CLAIMS[claim](size)
+        print()
 
 
 if __name__ == "__main__":

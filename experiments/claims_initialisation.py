@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from report import print_claim
-from starts import Ends, digits, drawn, trained
+from starts import Ends, digits, drawn, half, trained
 from sweeps import Size, Splits, arguments
 
 from jaxd2l.layers import (
@@ -35,11 +35,6 @@ CHANCE = 85.0  # percent of errors that nothing learnt has; guessing has 90
 WIDTH = 64  # as many as there are pixels, so that all blocks are alike
 
 
-def half(size: Size) -> Size:
-    """Half as many seeds, for what takes long."""
-    return size._replace(seeds=max(size.seeds // 2, 2))
-
-
 def runs(
     net: Layer,
     cases: Sequence[tuple[Initializer, float]],
@@ -52,8 +47,9 @@ def runs(
     return trained(net, drawn(net, parts, kernels), rates, parts, epochs, batch_size)
 
 
-def equal_regression(parts: Splits, size: Size) -> None:
+def equal_regression(size: Size) -> None:
     """C1."""
+    parts = digits(8, size)
     kernels: dict[str, Initializer] = {
         "all 0": Constant(0.0),
         "all 0.5": Constant(0.5),
@@ -69,8 +65,9 @@ def equal_regression(parts: Splits, size: Size) -> None:
     print_claim("C1", claim, figures, gains)
 
 
-def equal_perceptron(parts: Splits, size: Size) -> None:
+def equal_perceptron(size: Size) -> None:
     """C2."""
+    parts = digits(8, size)
     nets = {
         "1 x relu": mlp((WIDTH,)),
         "2 x relu": mlp((WIDTH, WIDTH)),
@@ -127,8 +124,9 @@ def scaled(start: Any, factors: Sequence[float]) -> Any:
     return jax.tree_util.tree_map_with_path(times, start)
 
 
-def behind_batch_norm(parts: Splits, size: Size) -> None:
+def behind_batch_norm(size: Size) -> None:
     """C8."""
+    parts = digits(8, size)
     factors, rates = (0.1, 1.0, 10.0), (0.01, 0.1, 1.0)
     cases = [(f, rate) for rate in rates for f in factors]
     dense = [[Dense(f"dense{i}", WIDTH), BatchNorm(f"bn{i}"), Activation("relu")] for i in (1, 2)]
@@ -188,19 +186,20 @@ def deep(size: Size) -> None:
     print_claim("C82", claim, figures, gains)
 
 
+CLAIMS = {
+    "C1": equal_regression,
+    "C2": equal_perceptron,
+    "C5": large_weights,
+    "C8": behind_batch_norm,
+    "C82": deep,
+}
+
+
 def main(given: Sequence[str] | None = None) -> None:
-    size, chosen = arguments(__doc__, given, ("C1", "C2", "C5", "C8", "C82"))
-    parts = digits(8, size)
-    if "C1" in chosen:
-        equal_regression(parts, size)
-    if "C2" in chosen:
-        equal_perceptron(parts, size)
-    if "C5" in chosen:
-        large_weights(size)
-    if "C8" in chosen:
-        behind_batch_norm(parts, size)
-    if "C82" in chosen:
-        deep(size)
+    size, chosen = arguments(__doc__, given, CLAIMS)
+    for claim in chosen:
+        CLAIMS[claim](size)
+        print()
 
 
 if __name__ == "__main__":
