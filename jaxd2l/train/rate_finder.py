@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxd2l.geometry import as_int
@@ -90,13 +91,10 @@ def find_rate(
     part = part_of(data, "find_rate")
     rows = part.rows.shape[0]
     size = min(as_int(batch_size, "find_rate: batch_size", 1), part.fewest)
-    rates = jnp.geomspace(low, high, steps, dtype=jnp.float32)
+    rates = jnp.asarray(np.geomspace(low, high, steps), jnp.float32)
     each = part.fewest // size  # whole batches of an epoch
-
-    epochs = -(-steps // each)
-    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, 1), i))(jnp.arange(epochs))
-    order = jax.vmap(lambda k: shuffled(k, rows, part.count, part.fewest)[: each * size])(keys)
-    order = part.rows[order].reshape(-1, size)[:steps]  # (steps, size)
+    first_optimizer = optimizer(learning_rate=low)
+    check_optimizer(first_optimizer, "find_rate")
 
     def step(train: Any, at: Any) -> Any:
         rate, index = at
@@ -107,12 +105,18 @@ def find_rate(
         value = after.totals["loss"] / after.totals["count"]
         return dataclasses.replace(after, totals=zero_totals({})), value
 
-    first_optimizer = optimizer(learning_rate=rates[0])
-    check_optimizer(first_optimizer, "find_rate")
-    first = start(model, first_optimizer, key, part.inputs.shape[1:], {}, initial)
-    _, values = jax.lax.scan(step, first, (rates, order))
-    smoothed = _average(values)
-    return RateSearch(rates, values, smoothed, rates[jnp.argmin(smoothed)] / BELOW)
+    @jax.jit  # so that what is drawn before the scan is no program of its own
+    def search(key: Array, initial: Any) -> RateSearch:
+        shuffle = jax.random.fold_in(key, 1)
+        keys = jax.vmap(lambda i: jax.random.fold_in(shuffle, i))(jnp.arange(-(-steps // each)))
+        order = jax.vmap(lambda k: shuffled(k, rows, part.count, part.fewest)[: each * size])(keys)
+        order = part.rows[order].reshape(-1, size)[:steps]  # (steps, size)
+        first = start(model, first_optimizer, key, part.inputs.shape[1:], {}, initial)
+        _, values = jax.lax.scan(step, first, (rates, order))
+        smoothed = _average(values)
+        return RateSearch(rates, values, smoothed, rates[jnp.argmin(smoothed)] / BELOW)
+
+    return search(key, initial)
 
 
 def _average(values: Array) -> Array:

@@ -12,7 +12,7 @@ from jaxd2l.data import Batch, Dataset
 from jaxd2l.layers import Layer, apply, walk
 from jaxd2l.layers.shapes import array_paths
 from jaxd2l.ops.initializers import fan_in_out
-from jaxd2l.train.diagnosis.expected import about_loss, labels_fit
+from jaxd2l.train.diagnosis.expected import about_loss, labels_fit, softmax
 from jaxd2l.train.diagnosis.probes import figures, probed
 from jaxd2l.train.step import Loss, per_example
 
@@ -102,9 +102,9 @@ class Evidence:
     def predicted(self) -> np.ndarray | None:
         """The mean probability of each output."""
         if self.expects == "logits":
-            return np.asarray(jax.nn.softmax(self.outputs)).reshape(-1, self.classes).mean(0)
+            return softmax(self.outputs).reshape(-1, self.classes).mean(0)
         if self.expects == "binary logits":
-            return np.asarray(jax.nn.sigmoid(self.outputs)).mean(0).ravel()
+            return (0.5 + 0.5 * np.tanh(self.outputs / 2)).mean(0).ravel()
         return None
 
     @property
