@@ -2,10 +2,15 @@
 makes gradients explode, or keeps them from it (C21), exponentials cost more than a maximum (C22),
 and the kink of ReLU does no harm (C23).
 
-    python experiments/claims_activations.py            # about 2 minutes; --quick: seconds
+    python experiments/claims_activations.py            # about 1 minute; --quick: seconds
 
-Stochastic gradient descent on the 8x8 digits, perceptrons of 64 units a layer, many seeds, each
-with its own split; errors in percent of the test part. Times are of one machine.
+Stochastic gradient descent on the 8x8 digits, perceptrons of 64 units a layer, 20 seeds, each with
+its own split; errors in percent of the test part. Times are of one machine.
+Found: C14 true (3.5, 16 and 100 % dead units at the rates 0.5, 1, 2, of 2.7 at the start). C15
+depends: at the rate of 2 errors fall from 90 to 15 %; units with a bias of -10 learn again, but
+slowly, and after 20 epochs lag behind others. C21 depends: the gradient grows by 2^-10, 1, 2^10,
+2^30 over 20 layers at the gains 1, sqrt 2, 2, 4. C22 depends: 1.2 to 2.1 times the time over 10^7
+numbers, but nothing to be seen in the gradient of 784-256-10. C23 true.
 """
 
 import time

@@ -2,10 +2,18 @@
 C81), K-fold cross-validation (C83), more data (C84), the range of the weights (C85), and bias and
 variance (C89).
 
-    python experiments/claims_capacity.py            # about 2 minutes; --quick: seconds
+    python experiments/claims_capacity.py            # about 1 minute; --quick: seconds
 
-Polynomials are fitted in closed form, 400 data sets for each of 20 figures; perceptrons are
-trained on the 8x8 digits by stochastic gradient descent, each seed with its own split.
+Polynomials are fitted in closed form, 400 data sets (C77: 40 of 1000 points) for each of 20
+figures; perceptrons are trained on the 8x8 digits by stochastic gradient descent, 20 seeds, each
+with its own split.
+Found: C77 true (4 points: training error 1e-27, test error 4.3, of a line 0.015; 1000 points: both
+0.010). C78 true (0.96 of the noise's variance is left; 0 with 4 points). C79 open (loss falls with
+width and depth; test errors 4.5, 4.0, 3.7 %, the last step undecided). C80 false, C81 true (less
+than 1 % between 128-256, 256-128 and 256-256). C83 true (1.15 for 1.11, and for 1.15 of the models
+of the folds). C84 true (test errors 17.5, 6.9, 4.5 % with 60, 240, 960 examples). C85 true of the
+gap between test and training error (7, 11, 28, 36 %), while test errors hardly differ from the
+limit of 1 on. C89 true.
 """
 
 from collections.abc import Sequence

@@ -3,8 +3,15 @@
 
     python experiments/claims_initialisation.py            # about 2 minutes; --quick: seconds
 
-Stochastic gradient descent on the digits, 16 seeds, each with its own split; errors in percent of
-the test part. A rate that is not named is the best of several on the validation part.
+Stochastic gradient descent on the digits, 20 seeds (C5, C82: 10), each with its own split; errors
+in percent of the test part. A rate that is not named is the best of several on the validation part.
+Found: C1 false (4.5 % of errors from 0, from 0.5 and from random weights). C2 depends: at chance
+from 0 with ReLU, and at large rates; else 65 to 76 % of errors, against 3.7 to 6.8 from random
+weights. C5 depends: true of 784-256-256-10, where N(0, 1) is left at chance, but N(0, 0.1) too at
+the rate of 0.5; of 784-256-10 all train. C8 depends: weights ten times larger cost 32, 9 and 2 % at
+the rates 0.01, 0.1 and 1, ten times smaller ones at most 2 % (without batch norm 47). C82 depends:
+30 layers end in NaN from N(0, 1) and are at chance from N(0, 0.01) and Xavier, but learn from He
+and with shortcuts.
 """
 
 from collections.abc import Sequence
