@@ -124,13 +124,13 @@ def run_cases(
     how: How | None,
     memory: int | None,
     where: str,
-) -> tuple[Outcome, dict[str, Array] | None]:
+) -> Outcome:
     """The run for every combination of the cases on the axes; leading axes in their order.
 
     A run is told what it needs by name: "key", "hyper", "data" and "valid" (`Part`s), "rows" and
     "held" (`Rows` of the data to train on and to validate on), "before" (an `Outcome`). What is the
     same in all runs stands in `shared`; an axis is a dict of what changes along it, every leaf with
-    one leading axis, or None. With "held" there are means over these rows too.
+    one leading axis, or None.
 
     Example:
       >>> from jaxd2l import models, optim, train
@@ -140,7 +140,7 @@ def run_cases(
       ...                      epochs=2, batch_size=4)
       >>> shared = {"key": jax.random.key(0), "data": part_of((x, x), "example")}
       >>> rates = {"hyper": {"learning_rate": jnp.array([0.1, 0.2, 0.3])}}
-      >>> run_cases(run, [rates], shared, None, None, "example")[0].history["loss"].shape
+      >>> run_cases(run, [rates], shared, None, None, "example").history["loss"].shape
       (3, 2)
     """
     if not isinstance(run, Run):
@@ -151,22 +151,19 @@ def run_cases(
     size = min(run.batch_size, data.rows.shape[-1])
     way = how or choose(run.model, data.inputs.shape[1:], size, jax.default_backend())
 
-    def one(*cases: Any) -> tuple[Outcome, Any]:
+    def one(*cases: Any) -> Outcome:
         given: dict[str, Any] = dict(cases[-1])
         for case in cases[:-1]:
             given |= case or {}
         data = given["data"]
         valid = given["held"].of(data) if "held" in given else given.get("valid")
-        outcome = run.train(
+        return run.train(
             given["key"],
             given["rows"].of(data) if "rows" in given else data,
             given.get("hyper"),
             valid=valid,
             before=given.get("before"),
         )
-        if "held" not in given:
-            return outcome, None
-        return outcome, run.evaluate(outcome.params, outcome.state, given["held"].of(data))
 
     return map_runs(one, axes, shared, way, memory, run.programs, where)
 
@@ -256,7 +253,7 @@ def ensemble(
     """
     where = "ensemble"
     shared = as_shared(data, valid, where)
-    return _map(run, keys, hyper, shared, None, how, memory, where)[0]
+    return _map(run, keys, hyper, shared, None, how, memory, where)
 
 
 def sweep(
@@ -297,7 +294,7 @@ def sweep(
     if as_hypers(hypers, where)[1] is None:
         raise ValueError(f"{where}: no hyper-parameter is an array of values, got {dict(hypers)}")
     shared = as_shared(data, valid, where)
-    return _map(run, key, hypers, shared, None, how, memory, where)[0]
+    return _map(run, key, hypers, shared, None, how, memory, where)
 
 
 def cross_validate(
@@ -345,7 +342,9 @@ def cross_validate(
     folds = k_folds(whole.fewest, k, shuffle)
     held = padded_rows([f.valid for f in folds])
     cut = {"rows": padded_rows([f.train for f in folds]), "held": held}
-    outcome, valid = _map(run, key, hyper, {"data": whole}, cut, how, memory, where)
+    outcome = _map(run, key, hyper, {"data": whole}, cut, how, memory, where)
+    epochs = outcome.history.items()
+    valid = {k.removeprefix("valid_"): v[..., -1] for k, v in epochs if k.startswith("valid_")}
     count = held.count
     weight = (count / count.sum()).astype(jnp.float32)
     mean = {name: jnp.tensordot(weight, values, 1) for name, values in valid.items()}

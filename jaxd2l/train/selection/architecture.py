@@ -126,7 +126,7 @@ def search_architectures(
     def advance_one(number: int, epoch: int) -> float:
         run = up_to(runs[number], epoch)
         before = {"before": outcomes[number]} if number in outcomes else {}
-        outcome, _ = run_cases(run, [axis | before], shared, how, memory, where)
+        outcome = run_cases(run, [axis | before], shared, how, memory, where)
         outcomes[number] = outcome
         figures = histories(outcome, h or 1, keys.shape[0])
         scores = scores_of(score, figures, h or 1, where)

@@ -119,7 +119,7 @@ def bagging(
     members = {"key": keys, "rows": Rows(rows, count, n)}
     shared = as_shared(whole, None, where) | ({"hyper": hypers} if h is None else {})
     axes = [None if h is None else {"hyper": hypers}, members]
-    outcome, _ = run_cases(run, axes, shared, how, memory, where)
+    outcome = run_cases(run, axes, shared, how, memory, where)
 
     if combine is None:
         labels = jnp.issubdtype(whole.targets.dtype, jnp.integer)

@@ -191,7 +191,7 @@ def successive_halving(
             place = np.searchsorted(so_far["alive"], alive)
             rows = (place[:, None] * s + np.arange(s)).ravel()
             axis["before"] = _taken(so_far["outcome"], rows)
-        outcome, _ = run_cases(up_to(run, epochs), [axis], shared, how, memory, where)
+        outcome = run_cases(up_to(run, epochs), [axis], shared, how, memory, where)
         so_far.update(alive=alive, outcome=outcome)
         return scores_of(score, histories(outcome, len(alive), s), len(alive), where)
 
