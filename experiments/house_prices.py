@@ -14,6 +14,11 @@ folds, cut anew by each seed, three models are compared on 4 inner folds of the 
 regression in closed form (its strength is chosen there too), the mean of 3 perceptrons, and the
 mean of both. The best of them is trained on the whole training part and meets the fold once.
 Expected: a root mean squared error of at most 0.145.
+
+Found: the book's way 0.1768 [0.1761, 0.1775] over 100 seeds, with a deviation of 0.0036 between
+them: the book's figure is one such run. Our own 0.1295 [0.1275, 0.1315] over 4 seeds (ridge 0.1303,
+perceptrons 0.1309, both 0.1287; the choice was both in 15 of 20 folds, ridge in 5). The list of
+strengths and the settings of the perceptrons were fixed before, by hand, on two other cuts.
 """
 
 import argparse

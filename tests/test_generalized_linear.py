@@ -40,7 +40,7 @@ def fitted(family, x, y, dtype=np.float64):
 def assert_close(fit, kernel, bias, rtol):
     assert fit.converged
     np.testing.assert_allclose(fit.kernel, kernel, rtol=rtol, atol=rtol)
-    np.testing.assert_allclose(fit.bias, bias, rtol=rtol)
+    np.testing.assert_allclose(fit.bias, bias, rtol=rtol, atol=rtol)
 
 
 @pytest.mark.smoke
@@ -61,6 +61,12 @@ def test_poisson_regression_is_that_of_scikit_learn(x64):
     assert_close(fit, model.coef_, model.intercept_, 1e-6)
     big = fitted(POISSON, X, 1e6 * COUNT)  # the start is far off, and exp overflows easily
     assert_close(big, model.coef_, model.intercept_ + np.log(1e6), 1e-6)
+
+
+def test_steps_that_go_too_far_are_halved(x64):
+    x = np.random.RandomState(0).randn(60, 1)
+    y = np.exp(4 * x[:, 0])  # full steps only would raise the loss at once
+    assert_close(fitted(POISSON, x, y), [4, 0, 0], 0, 1e-7)
 
 
 def test_the_gaussian_one_is_least_squares_in_one_step(x64):

@@ -52,6 +52,16 @@ def load_house_prices(folder: str | os.PathLike[str]) -> HousePrices:
         that is not whole or comes twice, or other columns in the two tables.
 
     Source: D2L 5.7.3.
+
+    Example:
+      >>> import tempfile
+      >>> from jaxd2l.data import write_csv
+      >>> folder = Path(tempfile.mkdtemp())
+      >>> house = {"Id": np.array([1.0]), "LotArea": np.array([8450.0])}
+      >>> write_csv(folder / "train.csv", house | {"SalePrice": np.array([208500.0])})
+      >>> write_csv(folder / "test.csv", house)
+      >>> load_house_prices(folder).prices
+      array([208500.])
     """
     place = Path(folder)
     for names in FILES:

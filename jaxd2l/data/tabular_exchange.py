@@ -111,6 +111,13 @@ def write_csv(path: str | os.PathLike[str], table: Mapping[str, np.ndarray]) -> 
       OSError: the file cannot be written.
 
     Source: D2L 2.2.1.
+
+    Example:
+      >>> import pathlib, tempfile
+      >>> path = pathlib.Path(tempfile.mkdtemp()) / "house.csv"
+      >>> write_csv(path, {"rooms": np.array([np.nan, 2]), "Alley": np.array(["Pave", None])})
+      >>> path.read_text("utf-8").split()
+      ['rooms,Alley', 'NA,Pave', '2,NA']
     """
     if not check_columns(table, "write_csv"):
         raise ValueError("write_csv: the table has no rows")

@@ -151,8 +151,8 @@ def fit_generalized_linear(
     root of the rounding error times (1 + the largest): the step after would be below rounding.
 
     Where a plane separates the classes, no parameters are best: each step then moves predictors by
-    about 1 without end, and `converged` is False. Columns that depend on each other are no
-    obstacle: the step is the smallest of those that are equally good.
+    about 1 without end, variances fall below rounding, and `converged` is False. Columns that
+    depend on each other are no obstacle: the step is the smallest of those that are equally good.
 
     Derivatives with respect to x and y are those of the solution (implicit differentiation), in
     forward and in reverse mode; they need no memory for the steps.
