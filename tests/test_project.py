@@ -81,14 +81,12 @@ NEED_FILES = {  # mean nothing without files or a terminal: see their tests and 
     "jaxd2l.trained_commands.generate",
     "jaxd2l.trained_commands.predict",
     "jaxd2l.data.cifar.load_cifar10_folder",
-    "jaxd2l.data.house.load_house_prices",
     "jaxd2l.data.idx.load_idx_folder",
     "jaxd2l.data.idx.read_idx",
     "jaxd2l.data.images.load_image_folder",
     "jaxd2l.data.images.read_image",
     "jaxd2l.data.sources.load",
     "jaxd2l.data.tabular.read_csv",
-    "jaxd2l.data.tabular_exchange.write_csv",
 }
 
 
