@@ -2,6 +2,19 @@
 bagging and boosting (C88); and about data without neighbourhoods (C58).
 
     python experiments/claims_overfitting.py
+    python experiments/claims_overfitting.py --quick --claims C58
+
+Small networks, 200 digits to train on (C88: 40 points of a noisy sine); 20 seeds, each with a split
+of its own. Found:
+C87 depends: early stopping saves 8 of 22 points of error where a fifth of the training labels are
+random, and nothing where all are right; an ensemble of 5 saves 0.15 -+ 0.13 of 6.7; shifts by a
+pixel cost 1.4 (dense) and perhaps 0.8 (convolutions), because all digits are centred, test ones too
+(augmentation.py tests on shifted ones); reflections, which change digits, cost 3.0.
+C88 depends: bagging lowers the variance of a network that overfits (32-32 ReLU, 0.044 to 0.034) but
+not of a smooth one (64 tanh, 0.0137 to 0.0142); boosting lowers the squared bias of single units
+from 0.32 to 0.19.
+C58 true: permuting the pixels costs a convolutional network 3.9 points of error (6.7 to 10.5 %), a
+dense one 0.0 (6.9 %), and permuting the columns of a table a dense one 0.1 (2.8 %).
 """
 
 from collections.abc import Sequence

@@ -3,6 +3,19 @@ dropout exchanged (C67), dropout with weight decay (C68), long runs (C69), the b
 slower convergence (C75).
 
     python experiments/claims_regularisation.py
+    python experiments/claims_regularisation.py --quick --claims C67
+
+Perceptrons with hidden layers of 128 units (two; C74: one) on the 8x8 digits, 512 to train on (C68:
+1024), 40 epochs of stochastic gradient descent with batches of 32, at the rate of six that a
+validation part prefers; 20 seeds, each with a split of its own. Found:
+C42 true here: batch norm errs on 2.7 % of the test part, the plain network on 3.8 %, dropout on
+3.7 %, both together on 3.1 %. C67 open: 3.8 % exchanged, 3.7 % not, a difference of 0.1 -+ 0.3.
+C68 false: both together err on 3.0 % (lambda 1e-4), 3.6 % (1e-3) and 7 % (1e-2; decay alone 12 %);
+from 0.03 on the network guesses, without dropout too. C69 depends: from epoch 20 to 200 training
+accuracy rises by 1.8 points, but test accuracy as well, by 1.0.
+C74 depends: dropping 0.2 and 0.5 errs on 4.6 %, more than 0 and 0.5 (3.8 %) or none (3.9 %), less
+than more dropout; dropping 0.8 of the inputs, as the notes can be read, on 15 %.
+C75 true: 1.6 more epochs to 6 % error at the best rates, 2.3 more at 0.1, 5.5 more at 0.03.
 """
 
 import functools

@@ -98,6 +98,7 @@ def test_noise_carries_over_the_barrier_and_a_mean_of_16_does_not(module):
     assert float(share(jax.random.key(0), 16)) == 0.0
 
 
+@pytest.mark.slow
 def test_clipping_prevents_nan_as_long_as_the_gradient_is_finite(module, capsys):
     module("claims_descent").main(["--quick", "--claims", "C64"])
     text = capsys.readouterr().out

@@ -64,8 +64,8 @@ def test_dropout_with_decay_is_held_against_the_worse_of_either(
 @pytest.mark.slow
 def test_strong_decay_leaves_the_network_guessing_without_dropout_too(module, monkeypatch, capsys):
     regularisation = module("claims_regularisation")
-    monkeypatch.setattr(regularisation, "WIDTHS", (32,))
-    regularisation.with_decay(module("sweeps").Size(2, 0.25))
+    monkeypatch.setattr(regularisation, "WIDTHS", (32, 32))
+    regularisation.with_decay(module("sweeps").Size(2, 1.0))
     text = capsys.readouterr().out
     for how in ("decay alone", "decay and dropout"):
         assert figure(text, f"{how}, lambda 0.1: test error, %") > 80
@@ -212,12 +212,22 @@ def test_a_committee_is_judged_by_its_mean_probabilities(module):
     assert not np.array_equal(alone, together)
 
 
-@pytest.mark.slow
-def test_boosting_lowers_the_bias_of_a_unit(module, capsys):
-    module("claims_overfitting").combined(module("sweeps").Size(2, 0.25))
-    text = capsys.readouterr().out
-    assert figure(text, "20 boosted x 1 tanh: squared bias") < figure(text, "1 tanh: squared bias")
-    assert figure(text, "10 bagged x 32-32 ReLU: variance") < figure(text, "32-32 ReLU: variance")
+@pytest.mark.parametrize(("bags", "wanted"), [(1.0, "true"), (3.0, "depends")])
+def test_bags_are_judged_by_variance_and_boosting_by_bias(
+    module, monkeypatch, capsys, bags, wanted
+):
+    overfitting, sweeps = module("claims_overfitting"), module("sweeps")
+    variances = iter([2.0, bags, 2.0, bags, 2.0, 2.0])
+    biases = iter([2.0, 2.0, 2.0, 2.0, 2.0, 1.0])
+
+    def bias_variance(predict, keys, truth, *, how):
+        assert jax.eval_shape(predict, keys[0]).shape == truth.shape == (101, 1)
+        parts = [jnp.array(next(values)) for values in (biases, variances)]
+        return overfitting.train.selection.Decomposition(jnp.ones(()), *parts, jnp.zeros(()))
+
+    monkeypatch.setattr(overfitting.train, "bias_variance", bias_variance)
+    overfitting.combined(sweeps.QUICK)
+    assert VERDICT.findall(capsys.readouterr().out) == [("C88", wanted)]
 
 
 @pytest.mark.slow
