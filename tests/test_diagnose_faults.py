@@ -67,8 +67,11 @@ def test_rates_are_judged(name):
 
 
 @pytest.mark.slow
-def test_rates_and_other_networks():
-    for fault in [*LARGE, *filter(is_late, SMALL)]:
+def test_faults_that_are_alike_and_those_of_other_networks():
+    """One network each is compiled once: another last activation or rate would be another one."""
+    chosen = ("lenet: sgd(10)", "gpt: softmax")
+    same = [f for f in LARGE if not is_late(f) and f.cause != "last_activation"]
+    for fault in [*same, *(f for f in [*SMALL, *LARGE] if f.name in (*ALIKE, *chosen))]:
         check(fault, 0)
 
 
@@ -88,7 +91,7 @@ def test_healthy_networks_are_left_alone():
 
 @pytest.mark.slow
 def test_no_healthy_network_is_accused():
-    for name in ("mlp dropout", "mlp deep", "mlp sigmoid", "lenet", "lenet sigmoid", "lstm", "gpt"):
+    for name in ("mlp dropout", "lenet sigmoid", "lstm"):
         for seed in (1, 2):
             assert set(experiment.false_alarms(EVERY[name], seed, (0, 5, 100))) == {()}, name
 

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxd2l.layers import BatchNorm, FixedBatchNorm
-from jaxd2l.train.diagnosis.evidence import Evidence
+from jaxd2l.train.diagnosis.evidence import Evidence, Kernel
 from jaxd2l.train.diagnosis.findings import Finding
 
+EQUAL = 1e-4
 LARGEST_GAIN = 10.0
 MOST_FLAT = 0.8
 SMALLEST_RATIO = 1e-4
@@ -47,27 +48,28 @@ def batch_of_one(seen: Evidence) -> Iterator[Finding]:
 
 
 def symmetric_initialisation(seen: Evidence) -> Iterator[Finding]:
-    """A hidden kernel all of whose columns are equal: its units compute and learn the same.
+    """A hidden layer all of whose kernels have equal columns: its units compute and learn the same.
 
     Rounding lets equal columns drift apart by far less than 1e-4 of their size, and random ones
-    never come so close. Kernels that read a single feature of their group, and the last one, may
-    start from equal columns (zeros): their gradients differ.
+    never come so close. A layer of several kernels may start some of them from zeros; grouped
+    convolutions, whose units read different features, may start equal, and so may the last layer,
+    whose gradients differ.
     """
-    for kernel in seen.kernels[:-1]:
-        columns = kernel.value.reshape(-1, kernel.value.shape[-1])
-        if columns.shape[1] < 2 or getattr(kernel.layer, "groups", 1) != 1:
+    layers: dict[str, list[Kernel]] = {}
+    for kernel in seen.kernels:
+        layers.setdefault(kernel.path.rpartition("/")[0], []).append(kernel)
+    for path, kernels in list(layers.items())[:-1]:
+        columns = [kernel.value.reshape(-1, kernel.value.shape[-1]) for kernel in kernels]
+        if columns[0].shape[1] < 2 or getattr(kernels[0].layer, "groups", 1) != 1:
             continue
-        if not kernel.value.any() and not kernel.path.endswith("/kernel"):
-            continue  # one of several kernels of a layer, which the others set going
-        apart = float(np.abs(columns - columns[:, :1]).max())
-        limit = 1e-4 * float(np.abs(columns).max())
-        if apart <= limit:
+        apart = [float(np.abs(c - c[:, :1]).max()) / (np.abs(c).max() or 1.0) for c in columns]
+        if max(apart) <= EQUAL:
             yield Finding(
                 "symmetric_initialisation",
-                kernel.path,
-                apart,
-                limit,
-                f"all {columns.shape[1]} columns are equal, so all units are one",
+                path,
+                max(apart),
+                EQUAL,
+                f"all {columns[0].shape[1]} columns of the kernel are equal, so all units are one",
                 "draw the kernel at random, for instance with initializers.HeNormal()",
             )
 
