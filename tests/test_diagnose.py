@@ -120,6 +120,7 @@ def test_repetitions_are_told_apart(digits):
     ]
 
 
+@pytest.mark.slow
 def test_tied_layers_functions_and_flax_modules_are_let_through(digits):
     class Module(nn.Module):
         @nn.compact
