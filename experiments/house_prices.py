@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from report import interval, print_claim
+from threadpoolctl import threadpool_limits
 
 from jaxd2l import apply, data, models, optim, train
 from jaxd2l.ops import losses
@@ -141,8 +142,8 @@ def all_predictions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Of ridge regression for each strength (s, m), and of the perceptrons (m,)."""
     x, other = matrices(table, new, scale)
-    ridge = ridge_predictions(x, y.astype(np.float32), other, STRENGTHS)
-    return np.asarray(ridge, np.float64), perceptron_predictions(x, y, other, seed, scale)
+    ridge = np.asarray(ridge_predictions(x, y.astype(np.float32), other, STRENGTHS), np.float64)
+    return ridge, perceptron_predictions(x, y, other, seed, scale)
 
 
 def mean_square(predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
@@ -226,7 +227,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table = features(houses.train)
     width = len(data.encode(data.fit_encoder(table), table)[1])
     scale = Scale(10 if options.quick else 40, width)
+    # Two threads of LAPACK on a busy machine wait for each other: 30 s instead of 0.05 s.
+    with threadpool_limits(1, "blas"):
+        report(houses, scale, options)
 
+
+def report(houses: data.HousePrices, scale: Scale, options: argparse.Namespace) -> None:
     values = book(houses, options.book_seeds)
     print(f"The book's way: mean squared error over {FOLDS} folds, {len(values)} seeds")
     print(f"  {interval(values)}, deviation {values.std(ddof=1):.4f}; the book's {PRINTED}")
