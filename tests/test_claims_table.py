@@ -17,7 +17,7 @@ def numbers(text):
     return [n for end in ends for n in range(end[0], end[-1] + 1)]
 
 
-CLAIMS = numbers("9-13 16 20 24-31 34-36 38 41 70 72 76 90-136 139-141 144-160 164 168 174 175")
+CLAIMS = numbers("1-136 139-141 144-160 164 168 174 175")
 SYSTEMS = {
     "CA": numbers("1-17"),
     "F": numbers("1-12 24 26-29 40 42 46-49 55"),

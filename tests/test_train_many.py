@@ -125,7 +125,9 @@ def test_every_example_is_validated_exactly_once(points):
 
 
 def test_folds_rates_and_keys_at_once(points):
-    folds = train.cross_validate(make(), points, 2, RATES, key=KEYS)
+    run = make()
+    folds = train.cross_validate(run, points, 2, RATES, key=KEYS)
+    close(folds, train.cross_validate(run, points, 2, RATES, key=KEYS, how="vmap"))
     assert folds.valid["accuracy"].shape == (2, 3, 2)
     assert folds.mean["accuracy"].shape == (3, 2)
     assert folds.outcome.history["valid_accuracy"].shape == (2, 3, 2, 2)

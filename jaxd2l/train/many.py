@@ -165,7 +165,8 @@ def run_cases(
             before=given.get("before"),
         )
 
-    return map_runs(one, axes, shared, way, memory, run.programs, where)
+    in_turn = how is None and jax.default_backend() == "cpu" and "rows" in (axes[0] or {})
+    return map_runs(one, axes, shared, way, memory, run.programs, where, in_turn)
 
 
 def _map(
