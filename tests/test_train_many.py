@@ -240,7 +240,8 @@ def test_what_makes_no_sense_is_refused(points, call, error, message):
 def test_the_rule_looks_at_kind_and_size():
     assert mapping.choose(models.mlp((64,)), (64,), 32, "cpu") == "vmap"
     assert mapping.choose(models.mlp((256,)), (784,), 64, "cpu") == "map"
-    assert mapping.choose(models.lenet(), (28, 28, 1), 1, "cpu") == "map"
+    assert mapping.choose(models.lenet(), (28, 28, 1), 64, "cpu") == "vmap"
+    assert mapping.choose(models.d2l.alexnet(), (224, 224, 1), 1, "cpu") == "map"
     assert mapping.choose(models.rnn_lm(5, 4), (5,), 2, "cpu") == "map"
     assert mapping.choose(train.model_of(models.mlp()), (784,), 1, "cpu") == "map"
     assert mapping.choose(models.lenet(), (28, 28, 1), 64, "gpu") == "vmap"

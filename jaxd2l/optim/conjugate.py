@@ -39,7 +39,8 @@ def solve(
         rate = jnp.where(curved, square / jnp.where(curved, curvature, 1), 0)
         x, residual = x + rate * p, residual - rate * product
         now = jnp.vdot(residual, residual)
-        return x, residual, residual + (now / square) * p, now, steps + curved.astype(jnp.int32), curved
+        p = residual + (now / square) * p
+        return x, residual, p, now, steps + curved.astype(jnp.int32), curved
 
     r = b - matvec(x)
     first = (x, r, r, jnp.vdot(r, r), jnp.int32(0), jnp.array(True))

@@ -79,7 +79,8 @@ def descend(
         x, value, gradient = jax.tree.map(
             lambda a, b: jnp.where(better, a, b), new, (x, value, gradient)
         )
-        return x, value, gradient, memory, found.learning_rate, steps + better.astype(jnp.int32), ~better
+        steps = steps + better.astype(jnp.int32)
+        return x, value, gradient, memory, found.learning_rate, steps, ~better
 
     def run(x: Array) -> tuple[Array, Any]:
         start = (x, *jax.value_and_grad(problem.f)(x), memory(x), jnp.ones((), dtype))

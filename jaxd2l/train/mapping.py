@@ -2,7 +2,8 @@
 
 `vmap` makes one larger step out of the steps of all runs, which pays where a step is so small that
 the cost of starting each operation is what is measured. Where a step is large it only adds memory,
-and a convolution mapped over its kernels becomes a grouped one, which a CPU is slow at.
+and a convolution mapped over its kernels becomes a grouped one, which a CPU is slow at unless it
+has few channels.
 """
 
 import math
@@ -13,46 +14,43 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxd2l.layers import Dense, Layer, walk
+from jaxd2l.layers import Conv, Dense, Layer, walk
 
 How = Literal["vmap", "map", "loop"]
 WAYS = ("vmap", "map", "loop")
-SMALL = 3e5  # multiply-accumulates of a forward pass over one batch; see `choose`
+SMALL = 1e6  # multiply-accumulates of a forward pass over one batch; see `choose`
+NARROW = 16  # channels of a convolution
 SHARE = 0.8  # of the free memory that a program may be given
 
 
 def choose(model: Any, input_shape: tuple[int, ...], batch_size: int, platform: str) -> How:
-    """How to map runs of this model: "vmap" on an accelerator, and on a CPU for small networks of
-    dense layers; else "map".
+    """How to map runs of this model: "vmap" or "map".
+
+    "vmap" on an accelerator (not measured), and on a CPU for small networks: dense ones of at most
+    `SMALL` multiply-accumulates a batch, and convolutional ones of at most `NARROW` channels; else
+    "map". `scripts/many_runs.py --rule` measures it.
 
     Example:
       >>> from jaxd2l import models
       >>> choose(models.mlp((64,)), (64,), 32, "cpu"), choose(models.lenet(), (28, 28, 1), 9, "cpu")
-      ('vmap', 'map')
+      ('vmap', 'vmap')
+      >>> choose(models.mlp((256,)), (784,), 64, "cpu"), choose(models.rnn_lm(5, 4), (9,), 2, "cpu")
+      ('map', 'map')
     """
     if platform != "cpu":
         return "vmap"
-    macs = dense_macs(model, input_shape)
-    return "map" if macs is None or batch_size * macs > SMALL else "vmap"
-
-
-def dense_macs(model: Any, input_shape: tuple[int, ...]) -> int | None:
-    """Multiply-accumulates for one example, or None where not all of them are in dense layers.
-
-    Example:
-      >>> from jaxd2l import models
-      >>> dense_macs(models.mlp((64,)), (8, 8, 1)), dense_macs(models.lenet(), (28, 28, 1))
-      (4736, None)
-    """
     if not isinstance(model, Layer):
-        return None
-    total = 0
+        return "map"
+    total = channels = 0
     for step in walk(model, input_shape):
         macs = step.layer.macs(step.input_shape)
-        if macs is None or (macs and not isinstance(step.layer, Dense)):
-            return None
-        total += macs
-    return total
+        if isinstance(step.layer, Conv) and step.layer.groups == 1:
+            channels = max(channels, step.layer.features)
+        elif macs is None or (macs and not isinstance(step.layer, Dense)):
+            return "map"
+        total += macs or 0
+    small = channels <= NARROW if channels else batch_size * total <= SMALL
+    return "vmap" if small else "map"
 
 
 def free_memory(device: Any) -> int | None:
