@@ -20,20 +20,26 @@ def numbers(text):
 CLAIMS = numbers("1-136 139-141 144-160 164 168 174 175")
 SYSTEMS = {
     "CA": numbers("1-17"),
-    "F": numbers("1-12 24 26-29 40 42 46-49 55"),
+    "F": numbers("1-12 17 18 20-40 42 46-49 55"),
     "A": numbers("1-13"),
     "L": numbers("2 10 11 22 23"),
     "N": numbers("1-12"),
     "LO": numbers("1-8 12 13"),
     "IN": numbers("1-7"),
     "NU": numbers("1-5"),
-    "TR": [11, 12],
+    "TR": [3, 5, 7, 11, 12],
     "BL": [3],
-    "M": numbers("7-19"),
+    "M": numbers("1 3 7-19 26 29"),
     "R": numbers("1-3 9"),
-    "RE": [6],
+    "RE": numbers("1-8 10 12 16"),
     "AT": numbers("2-6"),
     "NLP": [1],
+    "OP": numbers("1-17"),
+    "SC": numbers("1-6 8 10 13 14"),
+    "T": [13],
+    "ME": [5],
+    "DA": [2, 3, 4],
+    "TH": [7],
 }
 
 

@@ -56,3 +56,17 @@ def test_optimizer_paths_prints_and_draws(module, capsys, tmp_path):
         assert 20 < found[tilt, "gradient descent"] < 150
     assert found["straight", "AdaGrad"] < 20 < found["tilted", "AdaGrad"]
     assert "C66 verdict: true" in out
+
+
+# sweep_pictures.py
+
+
+@pytest.mark.slow
+def test_pictures_of_many_runs(module, capsys, tmp_path):
+    module("sweep_pictures").main(["--quick", "--out", str(tmp_path)])
+    out = capsys.readouterr().out
+    losses = [float(number) for number in re.findall(r"validation loss (?:is )?(\d+\.\d+)", out)]
+    assert len(losses) == 5  # four optimisers, and the best of the sweep
+    assert all(0 < loss < 2.0 for loss in losses)
+    for name in ("bands.png", "heat_map.png"):
+        assert (tmp_path / name).stat().st_size > 10000
