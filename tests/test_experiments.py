@@ -14,8 +14,11 @@ from jaxd2l import output_shape
 EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
+DIAGNOSE = "test_diagnose_faults.py"  # tests diagnosis.py
+
+
 def test_every_experiment_is_tested():
-    tests = Path(__file__).parent.glob("test_experiments*.py")
+    tests = [*Path(__file__).parent.glob("test_experiments*.py"), Path(__file__).parent / DIAGNOSE]
     text = "\n".join(path.read_text("utf-8") for path in tests)
     names = {path.name for path in EXPERIMENTS.glob("*.py")}
     assert "lenet.py" in names

@@ -1,4 +1,4 @@
-"""The experiment on capacity runs, in a short form, and prints what it promises."""
+"""claims_capacity.py runs, in a short form, and prints what it promises."""
 
 import importlib
 import re
