@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from report import print_claim
 from starts import Ends, digits, drawn, trained
-from sweeps import QUICK, Size, Splits, arguments
+from sweeps import QUICK, Size, Splits, print_claims
 
 from jaxd2l.layers import Activation, Dense, Flatten, Function, Layer, Serial
 from jaxd2l.ops.activations import ACTIVATIONS
@@ -207,10 +207,7 @@ CLAIMS = {"C14": dying, "C21": explosion, "C22": cost, "C23": kink}
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    size, chosen = arguments(__doc__, given, CLAIMS)
-    for claim in chosen:
-        CLAIMS[claim](size)
-        print()
+    print_claims(__doc__, given, CLAIMS)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 import optax
 from report import print_claim
 from starts import digits
-from sweeps import Found, Size, Splits, arguments, classifier, splits, swept
+from sweeps import Found, Size, Splits, classifier, print_claims, splits, swept
 
 from jaxd2l import data, optim
 from jaxd2l.models import mlp
@@ -270,10 +270,7 @@ CLAIMS = {
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    size, chosen = arguments(__doc__, given, CLAIMS)
-    for claim in chosen:
-        CLAIMS[claim](size)
-        print()
+    print_claims(__doc__, given, CLAIMS)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from report import print_claim
-from sweeps import Size, arguments, classifier, splits, swept
+from sweeps import Size, classifier, print_claims, splits, swept
 
 from jaxd2l import apply, data, init, optim
 from jaxd2l.layers import RNN, Dense, LastStep, Layer, Serial
@@ -173,10 +173,7 @@ CLAIMS = {"C60": local_minima, "C64": clipping}
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    size, claims = arguments(__doc__, given, CLAIMS)
-    for claim in claims:
-        CLAIMS[claim](size)
-        print()
+    print_claims(__doc__, given, CLAIMS)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from report import print_claim
 from starts import Ends, digits, drawn, half, trained
-from sweeps import Size, Splits, arguments
+from sweeps import Size, Splits, print_claims
 
 from jaxd2l.layers import (
     Activation,
@@ -203,10 +203,7 @@ CLAIMS = {
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    size, chosen = arguments(__doc__, given, CLAIMS)
-    for claim in chosen:
-        CLAIMS[claim](size)
-        print()
+    print_claims(__doc__, given, CLAIMS)
 
 
 if __name__ == "__main__":

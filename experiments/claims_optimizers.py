@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from report import print_claim
-from sweeps import Found, Size, arguments, classifier, splits, swept
+from sweeps import Found, Size, classifier, print_claims, splits, swept
 from trials import epochs_until
 
 from jaxd2l import data, layers, optim
@@ -239,10 +239,7 @@ CLAIMS = {"C55": nesterov, "C59": adam_and_sgd, "C62": newer, "C63": rectified, 
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    size, claims = arguments(__doc__, given, CLAIMS)
-    for claim in claims:
-        CLAIMS[claim](size)
-        print()
+    print_claims(__doc__, given, CLAIMS)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from report import print_claim
-from sweeps import Size, Splits, arguments, classifier, splits, swept
+from sweeps import Size, Splits, classifier, print_claims, splits, swept
 
 from jaxd2l import data, optim, train
 from jaxd2l.layers import Activation, Augment, Conv, Dense, Flatten, Layer, MaxPool, Serial
@@ -262,10 +262,7 @@ CLAIMS = {"C87": remedies, "C88": combined, "C58": permuted}
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    size, claims = arguments(__doc__, given, CLAIMS)
-    for claim in claims:
-        CLAIMS[claim](size)
-        print()
+    print_claims(__doc__, given, CLAIMS)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import optax
 from report import print_claim
-from sweeps import Found, Size, arguments, classifier, splits, swept
+from sweeps import Found, Size, classifier, print_claims, splits, swept
 from trials import epochs_until
 
 from jaxd2l import data, optim
@@ -208,10 +208,7 @@ CLAIMS = {
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    size, claims = arguments(__doc__, given, CLAIMS)
-    for claim in claims:
-        CLAIMS[claim](size)
-        print()
+    print_claims(__doc__, given, CLAIMS)
 
 
 if __name__ == "__main__":

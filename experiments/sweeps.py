@@ -128,3 +128,13 @@ def arguments(doc: str | None, given: Sequence[str] | None, claims: Iterable[str
     parser.add_argument("--claims", nargs="+", choices=known, default=known)
     options = parser.parse_args(given)
     return (QUICK if options.quick else FULL), tuple(options.claims)
+
+
+def print_claims(
+    doc: str | None, given: Sequence[str] | None, claims: Mapping[str, Callable[[Size], Any]]
+) -> None:
+    """Run the experiments on the claims that the command line asks for, one after another."""
+    size, chosen = arguments(doc, given, claims)
+    for claim in chosen:
+        claims[claim](size)
+        print()
