@@ -1,5 +1,7 @@
 """House prices: tables joined, cut, encoded and exchanged; the competition's files."""
 
+import sys
+
 import numpy as np
 import pandas
 import pytest
@@ -253,3 +255,9 @@ def test_predictions_are_written_whole_or_not_at_all(tmp_path):
             data.write_predictions(path, ids, prices)
     assert path.read_text().startswith("Id,SalePrice\n7")
     assert [p.name for p in tmp_path.iterdir()] == ["predictions.csv"]
+
+
+def test_what_needs_pandas_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as if it were not installed
+    with pytest.raises(ImportError, match=r"pip install 'jaxd2l\[pandas\]'"):
+        data.from_pandas("frame")

@@ -21,6 +21,7 @@ def from_pandas(frame: Any) -> Table:
     Raises:
       TypeError: not a `DataFrame`, or a column that is neither numbers nor text.
       ValueError: no columns, names repeated or not text, or an infinite number.
+      ImportError: pandas is not installed.
 
     Source: D2L 2.2.1.
 
@@ -29,8 +30,10 @@ def from_pandas(frame: Any) -> Table:
       >>> from_pandas(pandas.DataFrame({"rooms": [3, 4], "Alley": ["Pave", None]}))
       {'rooms': array([3., 4.]), 'Alley': array(['Pave', None], dtype=object)}
     """
-    import pandas
-
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("from_pandas needs pandas: pip install 'jaxd2l[pandas]'") from error
     if not isinstance(frame, pandas.DataFrame):
         raise TypeError(f"from_pandas: expected a pandas.DataFrame, got {type(frame).__name__}")
     names = list(frame.columns)
