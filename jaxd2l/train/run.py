@@ -291,7 +291,7 @@ def make_run(
     hyper-parameters or over data sets; `ensemble`, `sweep` and `cross_validate` do so. `fit` is the
     same loop driven from the host. Batches are drawn inside, in another order in each epoch, and
     the last one is masked. Adam divides by a root, whose derivative at a gradient of exactly 0 is
-    infinite: to differentiate through it give it an `eps_root` above 0.
+    infinite: to differentiate through it use `optim.adam(..., eps_in_root=True)`.
 
     Args:
       model: a network, or a `Model(init, apply)`.
